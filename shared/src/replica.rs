@@ -17,7 +17,7 @@ use url::Url;
 
 use crate::health::{Lag, LagReading};
 use crate::load::{MAX_PAGE, Page};
-use crate::rules::{LagUnit, NoUrl, ReplicaReads, ReplicaSource, RequestPath, Series, Style};
+use crate::rules::{LagUnit, NoUrl, ReplicaReads, ReplicaSource, RequestTarget, Series, Style};
 use crate::time::{Millis, Timestamp};
 
 /// The most bytes of a JSON answer that are read.
@@ -79,7 +79,7 @@ pub fn requests(source: &ReplicaSource) -> Result<Vec<Url>, &'static str> {
     let base = &source.http.url;
     let below = |segments: &[&str], pairs: &[(&str, &str)]| {
         let pairs: Vec<(String, String)> = pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        let path = RequestPath { style: Style::OpenAi, api_version: None, deployment: None, segments };
+        let path = RequestTarget { style: Style::OpenAi, api_version: None, deployment: None, segments };
         path.url(base, &pairs).map_err(|error| match error {
             NoUrl::Segment | NoUrl::Base => "a name of the rules can't stand in a URL; write it without . and %",
         })

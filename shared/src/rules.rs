@@ -50,7 +50,7 @@ pub use release::{Glob, Release, Skew};
 pub use replica::{
     GroupBy, JsonPointer, JsonReads, LagUnit, RegionReplica, Replica, ReplicaReads, ReplicaSource, WhenUnknown,
 };
-pub use request::{NoUrl, RequestPath, credential};
+pub use request::{NoUrl, RequestTarget, credential};
 pub use rollout::{Allowed, Arm, Change, EvalCheck, Measure, Pair, Progress, Rollout};
 pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};
 pub use schema::json_schema_text;

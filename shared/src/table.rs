@@ -45,7 +45,7 @@ pub use networks::NetworkPlace;
 use networks::Networks;
 pub use quotas::{Quota, TenantLimits, Tiers};
 pub use releases::Release;
-pub(crate) use releases::call;
+pub(crate) use releases::endpoint_model;
 pub use revision::{Revision, Succession};
 pub use rollouts::Rollout;
 use territories::{Territories, position};

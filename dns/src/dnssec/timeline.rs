@@ -4,7 +4,7 @@
 //! A zone has one key that signs everything. So a rollover replaces a zone-signing and a key-signing key at once. Data
 //! is signed by one key at a time, which keeps answers small, as in the pre-publish rollover of a ZSK (RFC 6781
 //! §4.1.1.1). Only the DNSKEY RRset is signed by all keys in it, as in the double-signature rollover of a KSK (RFC 6781
-//! §4.1.2). O is the old key and N the new key:
+//! §4.1.2). O is the old key and N the new key. [`first`] makes the state of a zone's first key.
 //!
 //! | step | DNSKEY RRset | signed by | data signed by | DS at the parent |
 //! | --- | --- | --- | --- | --- |
@@ -18,10 +18,11 @@
 //!   (propagation), then the TTL of DNSKEY (RFC 7583 §3.2.1, Dprp + TTLkey). Only then may the parent's DS change, and
 //!   only then may N sign data.
 //! - **O is removed** once no cache can hold anything that only O verifies. This takes propagation, then the longest of
-//!   the zone's TTLs (data signed by O) and the TTL of the DS (a DS of O alone; RFC 7583 §3.3.1). The operator says
-//!   when all of the parent's servers have the new DS, because that depends on the parent.
+//!   the zone's TTLs (data signed by O), the TTL of DNSKEY and the TTL of the DS (a DS of O alone; RFC 7583 §3.3.1).
+//!   The signer drops it then. The operator says when all of the parent's servers have the new DS, because that
+//!   depends on the parent.
 //! - **The first key of a zone** is ready once no cache can hold data without signatures. This takes propagation, then
-//!   the zone's longest TTL.
+//!   the longer of the zone's longest TTL and the TTL of DNSKEY.
 //!
 //! All keys of a zone share one algorithm. A change of the algorithm isn't supported: at first, all data would have to
 //! be signed by both algorithms (RFC 6781 §4.1.4).
@@ -60,13 +61,13 @@ pub enum StepError {
     },
     /// A rollover has begun already.
     #[error(
-        "a rollover to key {tag} is under way, ready from {ready} on; bring its DS to the parent and finish with \
-         --ds-seen"
+        "a rollover to key {tag} is under way; from {ready} on, not earlier, bring its DS to the parent, \
+         then finish with --ds-seen"
     )]
     UnderWay {
-        /// The tag of the successor.
+        /// The tag of the new key.
         tag: u16,
-        /// The time from which the parent may have the successor's DS.
+        /// The time from which the parent may have the new key's DS.
         ready: Timestamp,
     },
     /// There is no rollover to finish.
@@ -85,14 +86,14 @@ pub enum StepError {
 /// The state of a zone's first key, which signs the zone from `now` on. `max_ttl` is the zone's longest TTL.
 #[must_use]
 pub fn first(zone: Name, key: NewKey, policy: &Policy, max_ttl: Millis, now: Timestamp) -> State {
-    let ready = later(now, policy.propagation, max_ttl.max(policy.dnskey_ttl));
+    let ready = after_waits(now, policy.propagation, max_ttl.max(policy.dnskey_ttl));
     State { zone, keys: vec![key_state(key, now, ready, Stage::Active { since: now })] }
 }
 
 /// Begins a rollover: publishes `key`.
 ///
 /// # Errors
-/// If a rollover is under way, if resolvers may still need the previous key, or if `key` has another algorithm.
+/// If a rollover is under way, if resolvers may still need the old key, or if `key` has another algorithm.
 pub fn begin(state: &State, key: NewKey, policy: &Policy, now: Timestamp) -> Result<State, StepError> {
     if let Some(successor) = state.successor() {
         return Err(StepError::UnderWay { tag: successor.tag, ready: successor.ready });
@@ -102,7 +103,7 @@ pub fn begin(state: &State, key: NewKey, policy: &Policy, now: Timestamp) -> Res
     }
     let waits = state.keys.iter().filter_map(|old| match old.stage {
         Stage::Retired { remove, .. } => {
-            Some((remove, format!("the last rollover isn't over: resolvers may hold what key {} vouches for", old.tag)))
+            Some((remove, format!("the last rollover isn't over: resolvers may hold data signed by key {}", old.tag)))
         }
         Stage::Active { .. } => {
             Some((old.ready, format!("resolvers may hold answers from before the zone's key {} was known", old.tag)))
@@ -112,17 +113,17 @@ pub fn begin(state: &State, key: NewKey, policy: &Policy, now: Timestamp) -> Res
     if let Some((until, why)) = waits.max_by_key(|(until, _)| *until).filter(|(until, _)| *until > now) {
         return Err(StepError::TooEarly { until, why });
     }
-    let ready = later(now, policy.propagation, policy.dnskey_ttl);
+    let ready = after_waits(now, policy.propagation, policy.dnskey_ttl);
     let mut next = state.clone();
     next.keys.push(key_state(key, now, ready, Stage::Published));
     Ok(next)
 }
 
-/// Finishes a rollover, once the operator has seen the new key's DS at all of the parent's servers: the successor
+/// Finishes a rollover, once the operator has seen the new key's DS at all of the parent's servers: the new key
 /// signs, the old key is retired. `max_ttl` is the zone's longest TTL.
 ///
 /// # Errors
-/// If no rollover is under way, or the successor isn't ready.
+/// If no rollover is under way, or the new key isn't ready.
 pub fn finish(state: &State, policy: &Policy, max_ttl: Millis, now: Timestamp) -> Result<State, StepError> {
     let Some(successor) = state.successor() else { return Err(StepError::NotBegun) };
     if successor.ready > now {
@@ -130,7 +131,7 @@ pub fn finish(state: &State, policy: &Policy, max_ttl: Millis, now: Timestamp) -
         return Err(StepError::TooEarly { until: successor.ready, why });
     }
     // The TTL of DNSKEY counts too, because CDS and CDNSKEY have this TTL and are signed by the key that signs data.
-    let remove = later(now, policy.propagation, max_ttl.max(policy.dnskey_ttl).max(policy.ds_ttl));
+    let remove = after_waits(now, policy.propagation, max_ttl.max(policy.dnskey_ttl).max(policy.ds_ttl));
     let mut next = state.clone();
     for key in &mut next.keys {
         key.stage = match key.stage {
@@ -142,8 +143,8 @@ pub fn finish(state: &State, policy: &Policy, max_ttl: Millis, now: Timestamp) -
     Ok(next)
 }
 
-/// The time `propagation` and `ttl` after `now`, rounded up to a whole second.
-fn later(now: Timestamp, propagation: Millis, ttl: Millis) -> Timestamp {
+/// The time `propagation` and `ttl` after `now`, rounded up, as states are written in whole seconds.
+fn after_waits(now: Timestamp, propagation: Millis, ttl: Millis) -> Timestamp {
     let Timestamp(exact) = now.after(propagation).after(ttl);
     Timestamp(exact.saturating_add(999).div_euclid(1000).saturating_mul(1000))
 }

@@ -1,12 +1,12 @@
-//! Counts requests and their outcomes for the DNS nodes. Takes the begin and the end of each request and of each
+//! Counts requests and their outcomes for the DNS nodes. Takes the start and the end of each request and of each
 //! attempt (one try to get the request answered by one endpoint). Returns a [`Batch`]: the counts of this isolate,
 //! which is one running instance of the Worker, since its last batch. Called by `runtime::observe`, which posts the
 //! batches.
 //!
 //! Three things are counted. Outcomes, tokens and times are sums by [`Key`] (service, clients, region, endpoint, model
 //! and so on). Requests in flight are measured as busy time: a request that takes two seconds adds two seconds to its
-//! key. Demand is the same for the clients of a service whose fence (the regions that may process them) has the same
-//! order, whatever region serves them. Where a rollout replaces a model or an endpoint, [`Arms`] counts its old and its
+//! key. Demand is busy time too, from the start of a request to its end. It is summed by the service and the order of
+//! the client's fence (the regions that may process it), whatever region serves the request. Where a rollout replaces a model or an endpoint, [`Arms`] counts its old and its
 //! new side apart.
 //!
 //! The number of counts is bounded. Labels are names of the rules and fixed words, never text from a client or an
@@ -28,6 +28,8 @@ pub(crate) use arms::JudgedAttempts;
 
 /// The most regions of an order. The demand of clients with a longer fence isn't counted.
 const LONGEST_ORDER: usize = 64;
+/// How many keys of a batch are kept for those with the model [`OTHER`].
+const KEYS_OF_OTHERS: usize = Batch::MAX_KEYS / 8;
 
 /// A service, and the order of the fence of some of its clients.
 pub(crate) type Order = (ServiceId, Vec<RegionId>);
@@ -43,10 +45,10 @@ pub(crate) struct Collector {
     since: Timestamp,
     counts: BTreeMap<Key, Counts>,
     /// The requests that are at an endpoint now.
-    in_flight: InProgress<Key>,
+    in_flight: BusyTimes<Key>,
     /// The steered requests that haven't ended yet.
-    demand: InProgress<Order>,
-    /// The requests that weren't counted because there were too many keys.
+    demand: BusyTimes<Order>,
+    /// The updates that were lost because there were too many keys.
     uncounted: u64,
     /// The attempts by which rollouts are judged.
     arms: Arms,
@@ -54,7 +56,7 @@ pub(crate) struct Collector {
     has_reported: bool,
 }
 
-/// The requests in progress under one key, and the time that they took in this span.
+/// The requests in progress under one key, and the time that they took since the last batch.
 #[derive(Debug)]
 struct Busy {
     count: u32,
@@ -91,24 +93,26 @@ impl Busy {
     }
 }
 
-/// The requests in progress, by key.
+/// The requests in progress and their busy time, by key.
 #[derive(Debug)]
-struct InProgress<K>(BTreeMap<K, Busy>);
+struct BusyTimes<K>(BTreeMap<K, Busy>);
 
-impl<K: Ord + Clone> InProgress<K> {
+impl<K: Ord + Clone> BusyTimes<K> {
     fn new() -> Self {
         Self(BTreeMap::new())
     }
 
-    /// Begins a request. If there are `most` keys already, requests under new keys aren't counted.
-    fn begin(&mut self, key: &K, most: usize, now: Timestamp) {
-        if let Some(busy) = self.0.get_mut(key) {
-            busy.begin(now);
-        } else if self.0.len() < most {
-            self.0.entry(key.clone()).or_insert_with(|| Busy::new(now)).begin(now);
+    /// Begins a request. If there are `most` keys already, a request under a new key isn't counted: `false`.
+    #[must_use]
+    fn begin(&mut self, key: &K, most: usize, now: Timestamp) -> bool {
+        if !self.0.contains_key(key) && self.0.len() >= most {
+            return false;
         }
+        self.0.entry(key.clone()).or_insert_with(|| Busy::new(now)).begin(now);
+        true
     }
 
+    /// Ends a request that was counted.
     fn end(&mut self, key: &K, now: Timestamp) {
         if let Some(busy) = self.0.get_mut(key) {
             busy.end(now);
@@ -137,32 +141,34 @@ impl Collector {
             sequence: 0,
             since: now,
             counts: BTreeMap::new(),
-            in_flight: InProgress::new(),
-            demand: InProgress::new(),
+            in_flight: BusyTimes::new(),
+            demand: BusyTimes::new(),
             uncounted: 0,
             arms: Arms::default(),
             has_reported: false,
         }
     }
 
-    /// Records that a request was steered. The request counts as demand of clients whose fence has this order.
-    pub(crate) fn begin_request(&mut self, order: &Order, now: Timestamp) {
-        if (1..=LONGEST_ORDER).contains(&order.1.len()) {
-            self.demand.begin(order, Batch::MAX_ORDERS, now);
-        }
+    /// Records that a request was steered. It counts as demand of clients whose fence has this order. `false` if it
+    /// isn't counted; then its end isn't to be recorded.
+    #[must_use]
+    pub(crate) fn begin_request(&mut self, order: &Order, now: Timestamp) -> bool {
+        (1..=LONGEST_ORDER).contains(&order.1.len()) && self.demand.begin(order, Batch::MAX_ORDERS, now)
     }
 
-    /// Records that a steered request has ended.
+    /// Records that a request that was counted as demand has ended.
     pub(crate) fn end_request(&mut self, order: &Order, now: Timestamp) {
         self.demand.end(order, now);
     }
 
-    /// Records that a request was sent to the endpoint of a key.
-    pub(crate) fn begin_send(&mut self, key: &Key, now: Timestamp) {
-        self.in_flight.begin(key, Batch::MAX_KEYS, now);
+    /// Records that a request was sent to the endpoint of a key. `false` if it isn't counted; then its end isn't to be
+    /// recorded.
+    #[must_use]
+    pub(crate) fn begin_send(&mut self, key: &Key, now: Timestamp) -> bool {
+        self.in_flight.begin(key, Batch::MAX_KEYS, now)
     }
 
-    /// Records that a request is no longer at the endpoint of a key.
+    /// Records that a request that was counted is no longer at the endpoint of a key.
     pub(crate) fn end_send(&mut self, key: &Key, now: Timestamp) {
         self.in_flight.end(key, now);
     }
@@ -175,9 +181,9 @@ impl Collector {
         });
     }
 
-    /// Whether an attempt of this tenant will count for the judgement of a rollout that is under way in the region. The
-    /// caller asks when the attempt begins, and doesn't say whether it is of the rollout's old or new arm (side). So
-    /// neither its outcome nor its arm decides whether it counts.
+    /// Decides, and records, whether an attempt of this tenant will count for the judgement of a rollout that is under
+    /// way in the region. The caller asks when the attempt begins, and doesn't say whether it is of the rollout's old or
+    /// new arm (side). So neither its outcome nor its arm decides whether it counts.
     pub(crate) fn admit_to_judgement(
         &mut self,
         tenant: Option<TenantIndex>,
@@ -216,18 +222,25 @@ impl Collector {
         let committed_attempt = committed.and_then(|nth| record.attempts.get(nth));
         let first_token_us = committed_attempt.filter(|_| has_content).map(|attempt| attempt.ms.saturating_mul(1_000));
         let count_answer = |counts: &mut Counts| {
-            first_token_us.into_iter().for_each(|us| counts.first_token.count(us));
-            record.contents.between_us().into_iter().for_each(|us| counts.between_tokens.count(us));
-            let finish = usage.and_then(|usage| usage.finish);
-            finish.into_iter().for_each(|reason| Counts::bump(&mut counts.finish, reason));
+            if let Some(us) = first_token_us {
+                counts.first_token.count(us);
+            }
+            if let Some(us) = record.contents.between_us() {
+                counts.between_tokens.count(us);
+            }
+            if let Some(reason) = usage.and_then(|usage| usage.finish) {
+                Counts::bump(&mut counts.finish, reason);
+            }
         };
         if let Some(nth) = committed.filter(|nth| judged.has(*nth)) {
             self.arms.count(&key(nth), |counts| {
                 count_answer(counts);
                 if let Some(us) = first_token_us {
-                    let timing = counts.by_length.entry(length_class(judged.bytes()).to_owned()).or_default();
+                    let timing = counts.by_length.entry(length_class(judged.request_bytes()).to_owned()).or_default();
                     timing.first_token.count(us);
-                    record.contents.between_us().into_iter().for_each(|us| timing.between_tokens.count(us));
+                    if let Some(us) = record.contents.between_us() {
+                        timing.between_tokens.count(us);
+                    }
                 }
             });
         }
@@ -242,29 +255,36 @@ impl Collector {
         });
     }
 
-    /// Changes the counts of a key. If there are too many keys, the model is replaced by [`OTHER`], or the request
-    /// isn't counted.
+    /// Changes the counts of a key. If there are many keys, the model is replaced by [`OTHER`]. If there are too many
+    /// of these, too, the change is lost.
     fn change_counts(&mut self, mut key: Key, change: impl FnOnce(&mut Counts)) {
-        if self.counts.len() >= Batch::MAX_KEYS && !self.counts.contains_key(&key) {
+        if self.counts.len() >= Batch::MAX_KEYS - KEYS_OF_OTHERS && !self.counts.contains_key(&key) {
             key.model = key.model.map(|_| OTHER.to_owned());
-            if !self.counts.contains_key(&key) {
-                self.uncounted = self.uncounted.saturating_add(1);
-                return;
-            }
         }
-        change(self.counts.entry(key).or_default());
+        match self.counts_of(key) {
+            Some(counts) => change(counts),
+            None => self.uncounted = self.uncounted.saturating_add(1),
+        }
+    }
+
+    /// The counts of a key; `None` if there are too many keys.
+    fn counts_of(&mut self, key: Key) -> Option<&mut Counts> {
+        let has_room = self.counts.len() < Batch::MAX_KEYS || self.counts.contains_key(&key);
+        has_room.then(|| self.counts.entry(key).or_default())
     }
 
     /// Takes all counts until now as a batch. `None` if there is nothing to report. `revision` is that of the rules.
     pub(crate) fn take(&mut self, revision: u64, now: Timestamp) -> Option<Batch> {
         let span_ms = now.since(core::mem::replace(&mut self.since, now)).0;
         let mut batch = Batch::new(self.isolate.clone(), self.sequence + 1, now, span_ms, revision);
-        let counts = &mut self.counts;
-        self.in_flight.take(now, |key, busy_ms| {
-            if counts.len() < Batch::MAX_KEYS || counts.contains_key(key) {
-                counts.entry(key.clone()).or_default().busy_ms = busy_ms;
+        let mut busy_times = Vec::new();
+        self.in_flight.take(now, |key, busy_ms| busy_times.push((key.clone(), busy_ms)));
+        for (key, busy_ms) in busy_times {
+            match self.counts_of(key) {
+                Some(counts) => counts.busy_ms = busy_ms,
+                None => self.uncounted = self.uncounted.saturating_add(1),
             }
-        });
+        }
         let mut at_endpoints = BTreeMap::<_, u32>::new();
         for (key, busy) in &self.in_flight.0 {
             if let (Some(region), Some(endpoint)) = (&key.region, &key.endpoint) {
@@ -420,15 +440,15 @@ mod tests {
         assert_eq!((&of_length.first_token, &of_length.between_tokens), (&old.first_token, &old.between_tokens));
         assert_eq!((old.by_length.len(), new.by_length.len()), (1, 0));
         assert_eq!(arms_of([false, true]).len(), 1);
-        assert!(arms_of([false, false]).is_empty(), "a batch without judged attempts is the same as before");
+        assert!(arms_of([false, false]).is_empty(), "attempts that aren't judged add no arms");
     }
 
     #[test]
     fn requests_in_progress_are_reported_in_each_span() {
         let mut collector = collector();
-        collector.begin_request(&order(), after(1_000));
-        collector.begin_send(&at("fra-1"), after(1_000));
-        collector.begin_send(&at("fra-1"), after(3_000));
+        assert!(collector.begin_request(&order(), after(1_000)));
+        assert!(collector.begin_send(&at("fra-1"), after(1_000)));
+        assert!(collector.begin_send(&at("fra-1"), after(3_000)));
         let first = collector.take(1, after(5_000)).unwrap();
         assert_eq!((first.counts[0].counts.busy_ms, first.in_flight[0].count), (4_000 + 2_000, 2));
         assert_eq!(first.demand[0].busy_ms, 4_000);
@@ -451,16 +471,36 @@ mod tests {
         for nth in 0..2_000 {
             let model = Some(format!("model-{nth}"));
             collector.count_unsent(Key { model, ..base() }, "ok", 1);
-            collector.begin_send(&Key { clients: format!("c{nth}"), ..at("fra-1") }, NOW);
+            let is_counted = collector.begin_send(&Key { clients: format!("c{nth}"), ..at("fra-1") }, NOW);
+            assert_eq!(is_counted, nth < Batch::MAX_KEYS);
             let region = RegionId::parse(&format!("r{nth}")).unwrap();
-            collector.begin_request(&(base().service, vec![region; 1 + nth % 80]), NOW);
+            let is_demand = collector.begin_request(&(base().service, vec![region; 1 + nth % 80]), NOW);
+            assert!(!is_demand || nth % 80 < LONGEST_ORDER);
         }
         let batch = collector.take(1, after(1_000)).unwrap();
         let bytes = serde_json::to_vec(&batch).unwrap();
         assert!(bytes.len() < 1 << 20, "{} bytes", bytes.len());
         assert!(Batch::read(&bytes).is_ok(), "a node refuses the batch");
         assert_eq!(batch.counts.len(), Batch::MAX_KEYS);
-        assert!(batch.uncounted > 1_000);
+        let room = (Batch::MAX_KEYS - KEYS_OF_OTHERS) as u64;
+        let others = batch.counts.iter().find(|one| one.key.model.as_deref() == Some(OTHER));
+        assert_eq!(others.map(|one| one.counts.requests["ok"]), Some(2_000 - room));
+        // The other keys have room for the busy time of some keys; that of the rest is lost.
+        assert_eq!(batch.uncounted, room + 1);
+    }
+
+    #[test]
+    fn what_has_no_room_is_lost_and_ends_nothing_that_was_counted() {
+        let mut collector = collector();
+        for nth in 0..Batch::MAX_KEYS {
+            assert!(collector.begin_send(&Key { clients: format!("c{nth}"), ..at("fra-1") }, NOW));
+        }
+        assert!(!collector.begin_send(&at("fra-2"), NOW), "there is no room");
+        collector.end_send(&Key { clients: "c0".into(), ..at("fra-1") }, NOW);
+        let _ = collector.take(1, after(1_000));
+        assert!(collector.begin_send(&at("fra-2"), after(1_000)), "there is room again");
+        let batch = collector.take(1, after(2_000)).unwrap();
+        assert_eq!(batch.in_flight.iter().map(|one| one.count).collect::<Vec<_>>(), [511, 1]);
     }
 
     #[derive(Clone, Debug)]
@@ -491,7 +531,7 @@ mod tests {
                 match step {
                     Step::Begin(nth) => {
                         under_way[nth] += 1;
-                        collector.begin_send(&at(&format!("e{nth}")), now);
+                        prop_assert!(collector.begin_send(&at(&format!("e{nth}")), now));
                     }
                     Step::End(nth) if under_way[nth] > 0 => {
                         under_way[nth] -= 1;

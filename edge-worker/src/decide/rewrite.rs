@@ -7,7 +7,7 @@ pub(crate) mod headers;
 
 use core::fmt;
 
-use bailiwick_rules::rules::{NoUrl, RequestPath, credential};
+use bailiwick_rules::rules::{NoUrl, RequestTarget, credential};
 use url::Url;
 
 use crate::decide::body::{Additions, Inspected, Needs};
@@ -171,7 +171,7 @@ pub(crate) fn url(target: &Target, route: &Route, query: &Query) -> Result<Url, 
     let own = |model| ["models", model];
     let named = route.model().and(target.model()).map(own);
     let written: Vec<&str> = route.segments().iter().map(String::as_str).collect();
-    let path = RequestPath {
+    let path = RequestTarget {
         style: target.style(),
         api_version: target.api_version(),
         deployment: target.model().filter(|_| route.is_deployed()),

@@ -148,9 +148,10 @@ fn tier_of(table: &Table, whose: &Identity) -> Option<String> {
 pub(crate) struct Observation {
     /// The key of the request without an endpoint.
     base: Key,
-    /// The order of the client's fence (the regions that may process it), by which demand is counted.
-    order: Order,
-    /// The endpoint that the request is sent to now.
+    /// The order of the client's fence (the regions that may process it), by which demand is counted; absent if this
+    /// request isn't.
+    order: Option<Order>,
+    /// The endpoint that the request is sent to now; absent if that isn't counted.
     at: Option<Key>,
     tenant: Option<TenantIndex>,
     /// Which attempts count for the judgement of a rollout.
@@ -166,7 +167,9 @@ impl Observation {
         let service = table.service(whose.service).id.clone();
         let regions = ranking.order.iter().map(|ranked| table.region(ranked.fenced.region).id.clone());
         let order = (service.clone(), regions.collect());
-        with(|state, now| state.collector.begin_request(&order, now));
+        let mut is_counted = false;
+        with(|state, now| is_counted = state.collector.begin_request(&order, now));
+        let order = is_counted.then_some(order);
         let clients = clients(table, standing);
         let tier = tier_of(table, whose);
         let base = Key { service, clients, region: None, endpoint: None, model: None, tier, arm: None };
@@ -177,14 +180,14 @@ impl Observation {
     pub(crate) fn note_sent(&mut self, target: &Target, model: Option<&str>, bytes: usize) {
         self.leave();
         let key = self.key(target, model);
-        let mut is_judged = false;
+        let (mut is_judged, mut is_counted) = (false, false);
         with(|state, now| {
             is_judged = target.is_judged()
                 && state.collector.admit_to_judgement(self.tenant, &self.base.service, target.region_id());
-            state.collector.begin_send(&key, now);
+            is_counted = state.collector.begin_send(&key, now);
         });
         self.judged.note(is_judged, bytes);
-        self.at = Some(key);
+        self.at = is_counted.then_some(key);
     }
 
     /// Counts how the request ended.
@@ -217,7 +220,9 @@ impl Drop for Observation {
     /// Notes that the request has ended, so that it no longer counts as demand.
     fn drop(&mut self) {
         self.leave();
-        with(|state, now| state.collector.end_request(&self.order, now));
+        if let Some(order) = &self.order {
+            with(|state, now| state.collector.end_request(order, now));
+        }
     }
 }
 

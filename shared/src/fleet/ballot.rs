@@ -17,7 +17,7 @@ pub struct Ballot {
     /// The voter's position in the rules.
     pub(super) voter: usize,
     /// When the report arrived, by the receiver's clock.
-    pub(super) at: Timestamp,
+    pub(super) received: Timestamp,
     /// What the voter says of each region, by region index; `None`: nothing.
     regions: Vec<Option<RegionVote>>,
 }
@@ -57,7 +57,7 @@ impl Ballot {
     /// Reads the report of a voter; `None` if the node isn't a voter. Regions and endpoints that the rules don't have
     /// are ignored.
     #[must_use]
-    pub fn read(table: &Table, report: &HealthReport, at: Timestamp) -> Option<Self> {
+    pub fn read(table: &Table, report: &HealthReport, received: Timestamp) -> Option<Self> {
         let voter = table.fleet()?.voter_named(&report.node)?;
         let vote = |region: &crate::table::Region| {
             let of_region = report.regions.get(region.id.as_str())?;
@@ -76,10 +76,11 @@ impl Ballot {
             };
             Some(if report.blind { vote.blinded() } else { vote })
         };
-        Some(Self { voter, at, regions: table.regions().iter().map(vote).collect() })
+        Some(Self { voter, received, regions: table.regions().iter().map(vote).collect() })
     }
 
-    /// The ballot of this node itself, equal to what other nodes would read from a report sent now.
+    /// The ballot of this node itself, equal to what other nodes would read from a report sent now, except for
+    /// `agreed`, which is for other nodes to take over.
     #[must_use]
     pub fn own(table: &Table, voter: usize, probes: &OwnProbes<'_>, now: Timestamp) -> Self {
         let vote = |(index, region): (usize, &crate::table::Region)| {
@@ -99,26 +100,26 @@ impl Ballot {
             };
             Some(if probes.is_blind { vote.blinded() } else { vote })
         };
-        Self { voter, at: now, regions: table.regions().iter().enumerate().map(vote).collect() }
+        Self { voter, received: now, regions: table.regions().iter().enumerate().map(vote).collect() }
     }
 
     /// What the ballot says of a region, if that is fresh.
-    pub(super) fn of(&self, region: usize, now: Timestamp) -> Option<&RegionVote> {
+    pub(super) fn fresh_vote(&self, region: usize, now: Timestamp) -> Option<&RegionVote> {
         let vote = self.regions.get(region)?.as_ref()?;
         // A report from the future has an unknown age: the receiver's clock was set back.
-        let age = vote.age.0.saturating_add(now.since(self.at).0);
-        (self.at <= now && age <= FRESH_INTERVALS * vote.interval.0).then_some(vote)
+        let age = vote.age.0.saturating_add(now.since(self.received).0);
+        (self.received <= now && age <= FRESH_INTERVALS * vote.interval.0).then_some(vote)
     }
 
     /// Whether what the ballot says of at least one region is fresh.
     #[must_use]
     pub fn is_fresh(&self, now: Timestamp) -> bool {
-        (0..self.regions.len()).any(|region| self.of(region, now).is_some())
+        (0..self.regions.len()).any(|region| self.fresh_vote(region, now).is_some())
     }
 }
 
 impl RegionVote {
-    /// What the same voter says if it is blind: `unknown` of everything.
+    /// What the same voter says if it is blind: `unknown` of everything that it probes. What was agreed on stays.
     fn blinded(mut self) -> Self {
         self.region = Status::Unknown;
         self.families = [Status::Unknown; 2];
@@ -135,8 +136,9 @@ fn of_copy(table: &Table, copy: &RegionReplica, of_region: &RegionReport) -> Sta
         return Status::Up;
     }
     let report_of_copy = of_region.replicas.get(table.replica(copy.replica).id.as_str());
-    let counts = |copy: &&crate::report::ReplicaReport| copy.counts(of_region, Timestamp(0), Timestamp(0));
-    report_of_copy.filter(counts).map(|copy| copy.status).unwrap_or_default()
+    // Any two equal times: none has passed since the report was sent.
+    let counted_then = |report: &&crate::report::ReplicaReport| report.counts(of_region, Timestamp(0), Timestamp(0));
+    report_of_copy.filter(counted_then).map(|report| report.status).unwrap_or_default()
 }
 
 /// What the report says of one family of a region's addresses; what it says of the region, where it has nothing about
@@ -150,9 +152,9 @@ fn of_family(of_region: &RegionReport, family: AddressFamily) -> Status {
 #[must_use]
 pub(super) fn newest<'b>(voters: usize, ballots: &'b [Ballot], now: Timestamp) -> Vec<Option<&'b Ballot>> {
     let mut kept: Vec<Option<&'b Ballot>> = vec![None; voters];
-    for ballot in ballots.iter().filter(|ballot| ballot.at <= now) {
+    for ballot in ballots.iter().filter(|ballot| ballot.received <= now) {
         if let Some(slot) = kept.get_mut(ballot.voter)
-            && slot.is_none_or(|before| (before.at, before) < (ballot.at, ballot))
+            && slot.is_none_or(|before| (before.received, before) < (ballot.received, ballot))
         {
             *slot = Some(ballot);
         }

@@ -176,7 +176,7 @@ impl Play<'_> {
         let fleet = self.table.fleet().unwrap();
         let newest = super::ballot::newest(fleet.voters.len(), &self.ballots, self.now);
         let voters = newest.iter().zip(&fleet.voters).filter(|(ballot, _)| {
-            let vote = ballot.and_then(|ballot| ballot.of(region, self.now));
+            let vote = ballot.and_then(|ballot| ballot.fresh_vote(region, self.now));
             vote.is_some_and(&says)
         });
         let mut sites: Vec<usize> = voters.map(|(_, voter)| voter.site).collect();

@@ -73,7 +73,8 @@ pub fn verdicts(input: &VerdictInput<'_>, agreed: &mut Agreed) -> Vec<Verdict> {
     let mut statuses = Vec::new();
     for (index, region) in (0..).map(RegionIndex).zip(agreed.regions.iter_mut()) {
         votes_by_voter.clear();
-        votes_by_voter.extend(newest.iter().map(|ballot| ballot.and_then(|ballot| ballot.of(index.get(), input.now))));
+        votes_by_voter
+            .extend(newest.iter().map(|ballot| ballot.and_then(|ballot| ballot.fresh_vote(index.get(), input.now))));
         let (mut status, count, held_by) =
             judge.judge(index, &votes_by_voter, (&mut region.whole, fleet.min_hold), &|vote| vote.region);
         if status == Status::Unknown {
@@ -86,7 +87,8 @@ pub fn verdicts(input: &VerdictInput<'_>, agreed: &mut Agreed) -> Vec<Verdict> {
     for (index, verdict) in (0..).map(RegionIndex).zip(verdicts.iter_mut()) {
         let Some(region) = agreed.regions.get_mut(index.get()) else { continue };
         votes_by_voter.clear();
-        votes_by_voter.extend(newest.iter().map(|ballot| ballot.and_then(|ballot| ballot.of(index.get(), input.now))));
+        votes_by_voter
+            .extend(newest.iter().map(|ballot| ballot.and_then(|ballot| ballot.fresh_vote(index.get(), input.now))));
         // If a guard keeps the region in service, its endpoints and address families stay in service too.
         let is_guarded = !verdict.guarded_by.is_empty();
         let decide = |agreed_status: &mut AgreedStatus, status_in: &dyn Fn(&RegionVote) -> Status| {

@@ -1,7 +1,7 @@
 //! Which endpoints are asked what they run. Takes the rules; returns each endpoint that serves a release's model, with
 //! the way to ask it. Called by the DNS node.
 
-use crate::rules::{Family, HttpProbe, HttpUrl, Monitor, ProbeBudget, RequestPath, Style};
+use crate::rules::{Family, HttpProbe, HttpUrl, Monitor, ProbeBudget, RequestTarget, Style};
 use crate::table::{RegionIndex, ReleaseIndex, Table};
 use crate::time::Millis;
 
@@ -64,7 +64,7 @@ fn source_of(table: &Table, release: ReleaseIndex, monitor: &Monitor, model: &st
     let probe = monitor.probe.model()?;
     let below = |deployment: Option<&str>, segments: &[&str]| {
         let api_version = probe.api_version.as_deref();
-        let path = RequestPath { style: probe.style, api_version, deployment, segments };
+        let path = RequestTarget { style: probe.style, api_version, deployment, segments };
         path.url(&probe.base, &[]).ok().map(HttpUrl::of_request)
     };
     let url = below(Some(model), &["chat", "completions"])?;

@@ -1,13 +1,13 @@
-//! Makes the requests to an endpoint. Takes its base URL and style, returns a request's URL and the header with the
-//! credential. Called by the edge for each attempt, and by the reader of monitors that ask a model.
+//! Makes the URL and the credential header of a request to an endpoint. Takes the endpoint's base URL and style, and
+//! what is asked for. Called by the edge for each attempt, and by the reader of monitors that ask a model.
 
 use url::{Position, Url};
 
 use super::{HttpUrl, Style};
 
-/// What is asked for below the base URL of an endpoint.
+/// What a request adds to the base URL of an endpoint.
 #[derive(Clone, Copy, Debug)]
-pub struct RequestPath<'a> {
+pub struct RequestTarget<'a> {
     /// How the endpoint is spoken to.
     pub style: Style,
     /// The endpoint's `api_version`; of `azure` only.
@@ -21,18 +21,19 @@ pub struct RequestPath<'a> {
 /// Why there is no URL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoUrl {
-    /// A segment can't stand in a path: it would change the rest of it, here or at a reader that decodes its slashes.
+    /// A segment can't stand in a path. It would change the path, in this URL parser or in a server that decodes `%2F`.
     Segment,
     /// The URL would lead out of the base. No segment should be able to do that.
     Base,
 }
 
-impl RequestPath<'_> {
-    /// Appends checked segments and pairs to the endpoint's base URL. The base's origin and path always come first.
+impl RequestTarget<'_> {
+    /// Checks the segments, and appends them and the names and values of `query` to the endpoint's base URL. The base's
+    /// origin and path always come first.
     ///
     /// # Errors
-    /// If a segment can't be part of a path.
-    pub fn url(&self, base: &HttpUrl, pairs: &[(String, String)]) -> Result<Url, NoUrl> {
+    /// If a segment can't be part of a path, or the URL would leave the base.
+    pub fn url(&self, base: &HttpUrl, query: &[(String, String)]) -> Result<Url, NoUrl> {
         let base = base.as_url();
         let mut segments: Vec<&str> = Vec::new();
         if self.style == Style::Azure {
@@ -43,10 +44,12 @@ impl RequestPath<'_> {
         }
         segments.extend(self.segments);
         // A URL parser drops the segments `.` and `..`, even in encoded form, and removes tabs and line breaks before
-        // that. A model with such a name would change the path.
-        let is_part = |part: &str| !part.bytes().all(|byte| byte == b'.');
+        // that. `\` counts as a slash, and `%` could hide any of these. A model with such a name would change the path.
+        // Empty parts are refused, too, as servers merge slashes.
+        let has_more_than_dots = |part: &str| !part.bytes().all(|byte| byte == b'.');
         let plain = |segment: &&str| {
-            !segment.contains(|c: char| c.is_control() || matches!(c, '\\' | '%')) && segment.split('/').all(is_part)
+            !segment.contains(|c: char| c.is_control() || matches!(c, '\\' | '%'))
+                && segment.split('/').all(has_more_than_dots)
         };
         if !segments.iter().all(plain) {
             return Err(NoUrl::Segment);
@@ -54,10 +57,10 @@ impl RequestPath<'_> {
         let mut url = base.clone();
         url.path_segments_mut().map_err(|()| NoUrl::Base)?.pop_if_empty().extend(segments);
         let version = self.api_version.filter(|_| self.style == Style::Azure);
-        if version.is_some() || !pairs.is_empty() {
-            let mut query = url.query_pairs_mut();
-            query.extend_pairs(pairs);
-            query.extend_pairs(version.map(|version| ("api-version", version)));
+        if version.is_some() || !query.is_empty() {
+            let mut pairs = url.query_pairs_mut();
+            pairs.extend_pairs(query);
+            pairs.extend_pairs(version.map(|version| ("api-version", version)));
         }
         let base_path = base.path().trim_end_matches('/');
         let inside = url.path().strip_prefix(base_path).is_some_and(|rest| rest.starts_with('/'));
@@ -69,6 +72,7 @@ impl RequestPath<'_> {
 /// The name and the value of the header that carries an endpoint's credential.
 #[must_use]
 pub fn credential(style: Style, secret: &str) -> (&'static str, String) {
+    // A secret that was read from a file may end with a line break.
     let secret = secret.trim();
     match style {
         Style::OpenAi => ("authorization", ["Bearer ", secret].concat()),

@@ -192,7 +192,7 @@ fn is_left_without(
         None => health.and_then(|health| health.endpoints.get(position)) == Some(&Status::Down),
     };
     let endpoints = table.region(region).endpoints.iter().enumerate();
-    let with_model = endpoints.filter(|(_, (_, endpoint))| crate::table::call(endpoint, model).is_some());
+    let with_model = endpoints.filter(|(_, (_, endpoint))| crate::table::endpoint_model(endpoint, model).is_some());
     let mut in_service = with_model.filter(|(position, _)| !is_down(*position)).peekable();
     in_service.peek().is_some() && in_service.all(|(position, _)| withheld.contains(&(region, position)))
 }

@@ -32,7 +32,7 @@ pub(super) fn build(releases: BTreeMap<String, rules::Release>) -> Vec<Release> 
 /// The endpoint's own name for a client's model; `None` if the endpoint doesn't have the model. An endpoint without a
 /// map of models uses the client's name.
 #[must_use]
-pub(crate) fn call<'a>(endpoint: &'a Endpoint, model: &'a str) -> Option<&'a str> {
+pub(crate) fn endpoint_model<'a>(endpoint: &'a Endpoint, model: &'a str) -> Option<&'a str> {
     endpoint.models.as_ref().map_or(Some(model), |models| models.get(model).map(String::as_str))
 }
 
@@ -54,7 +54,7 @@ impl Table {
     #[must_use]
     pub fn call_of(&self, region: RegionIndex, endpoint: usize, release: ReleaseIndex) -> Option<&str> {
         let release = self.releases.get(release.get())?;
-        call(&self.region(region).endpoints.get(endpoint)?.1, &release.model)
+        endpoint_model(&self.region(region).endpoints.get(endpoint)?.1, &release.model)
     }
 
     /// Whether a rollout makes an endpoint run something else on purpose: either a rollout introduces the endpoint, or

@@ -321,7 +321,7 @@ fn releases_health(random: &mut Random, table: &Table, region: &crate::table::Re
     let mut known = Vec::new();
     for (release, of) in table.releases().iter().enumerate() {
         for (endpoint, (_, rule)) in region.endpoints.iter().enumerate() {
-            if crate::table::call(rule, &of.model).is_some() && random.chance(80) {
+            if crate::table::endpoint_model(rule, &of.model).is_some() && random.chance(80) {
                 let mut values = [(); 5]
                     .map(|()| *random.pick(&[AspectValue::Unknown, AspectValue::MatchesPin, AspectValue::Version(0)]));
                 if random.chance(40) {

@@ -25,13 +25,13 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Api;
 use super::reply::{Problem, is_known};
-use super::sending::Turn;
+use super::sending::SendPermit;
 use crate::state::bundles::{Resolved, StoredVersion};
 
 /// The longest that a request may wait for another version.
 const LONGEST_WAIT: Millis = Millis(60_000);
 /// How many seconds a caller should wait before it asks again for a version that isn't here yet.
-const AGAIN: HeaderValue = HeaderValue::from_static("2");
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
 /// The version that an answer is of.
 const VERSION: HeaderName = HeaderName::from_static("x-bailiwick-bundle-version");
 /// The version that is pinned, where the answer is of an earlier one.
@@ -65,20 +65,20 @@ pub(crate) struct ManifestReport {
     pub(crate) files: Vec<File>,
     /// The new version that some sessions get, while a rollout is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) rollout: Option<RolloutReport>,
+    pub(crate) rollout: Option<RegionRollout>,
 }
 
-/// What a rollout brings to a region.
+/// The new version that a rollout gives to some sessions of a region.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RolloutReport {
+pub(crate) struct RegionRollout {
     /// The rollout. Its name decides, with that of the session, who gets the new version first.
     pub(crate) name: RolloutId,
     /// The new version.
     pub(crate) version: Version,
     /// The share of the sessions that get it, in per cent.
     pub(crate) share: u8,
-    /// The region whose share this is. Applications name it together with the version, as only what this region serves
-    /// is judged by what they chose.
+    /// The region whose share this is. An application sends it, with the version that it chose, with its requests. The
+    /// rollout is judged by those of them that this region serves.
     pub(crate) region: RegionId,
 }
 
@@ -104,12 +104,12 @@ pub(crate) struct BundleReport {
     pub(crate) versions: Vec<VersionReport>,
     /// The rollout that moves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) rollout: Option<MoveReport>,
+    pub(crate) rollout: Option<BundleRollout>,
 }
 
 /// A rollout of a bundle.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct MoveReport {
+pub(crate) struct BundleRollout {
     /// Its name.
     pub(crate) name: RolloutId,
     /// The new version.
@@ -128,7 +128,7 @@ pub(crate) struct VersionReport {
     pub(crate) files: Option<usize>,
     /// How many bytes these have.
     pub(crate) bytes: u64,
-    /// When it came there.
+    /// When this node, or NATS, got it.
     pub(crate) came: Timestamp,
 }
 
@@ -162,7 +162,7 @@ impl ListReport {
             report.missing = missing.into_iter().collect();
             report.rollout = table.rollout_of_bundle(name).and_then(|rollout| {
                 let shares = rollout.rule.progress.as_ref().map(|progress| progress.shares.clone()).unwrap_or_default();
-                Some(MoveReport { name: rollout.id.clone(), version: rollout.bundle()?.1, shares })
+                Some(BundleRollout { name: rollout.id.clone(), version: rollout.bundle()?.1, shares })
             });
             (report.pinned, report.regions) = (Some(pins.version), pins.regions.clone());
         }
@@ -177,7 +177,7 @@ struct ServedVersion {
     /// The version that the rules pin, if it isn't here yet and another one is served instead.
     pinned: Option<Version>,
     /// The new version that some sessions get.
-    rollout: Option<RolloutReport>,
+    rollout: Option<RegionRollout>,
 }
 
 impl ServedVersion {
@@ -187,7 +187,7 @@ impl ServedVersion {
         match &self.rollout {
             None => format!("\"{}\"", self.version),
             // No name has a slash.
-            Some(RolloutReport { name, version, share, region }) => {
+            Some(RegionRollout { name, version, share, region }) => {
                 format!("\"{}/{name}/{version}/{share}/{region}\"", self.version)
             }
         }
@@ -201,7 +201,7 @@ pub(super) async fn one(
     query: Result<Query<BundleQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (name, query) = (bundle(&name)?, understood(query)?);
+    let (name, query) = (bundle(&name)?, parse_query(query)?);
     let region = region_of(&api, &query, &headers)?;
     let served = await_other(&api, &name, region.as_ref(), &query, &headers).await?;
     let tag = served.tag();
@@ -217,15 +217,15 @@ pub(super) async fn one(
             Ok((headers_for(&served, &tag), Json(report)).into_response())
         }
         Some("pack") => {
-            let turn = turn(&api, served.stored.manifest.bytes())?;
+            let permit = permit(&api, served.stored.manifest.bytes())?;
             let (bundles, name, version) = (api.bundles.clone(), served.name.clone(), served.version);
             let pack = tokio::task::spawn_blocking(move || bundles.pack(&name, version)).await.ok().flatten();
             let pack = pack.ok_or_else(damaged)?;
             let mut headers = headers_for(&served, &tag);
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-            Ok((headers, turn.carry(pack)).into_response())
+            Ok((headers, permit.carry(pack)).into_response())
         }
-        Some(other) => Err(wrong(format!("as: is {other:?}; write as=pack, or leave it out for the manifest"))),
+        Some(other) => Err(bad_request(format!("as: is {other:?}; write as=pack, or leave it out for the manifest"))),
     }
 }
 
@@ -236,9 +236,9 @@ pub(super) async fn file(
     query: Result<Query<BundleQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (name, query) = (bundle(&name)?, understood(query)?);
+    let (name, query) = (bundle(&name)?, parse_query(query)?);
     if query.wait.is_some() || query.form.is_some() {
-        return Err(wrong("wait and as are for /v1/bundles/NAME; a file takes region and version"));
+        return Err(bad_request("wait and as are for /v1/bundles/NAME; a file takes region and version"));
     }
     let region = region_of(&api, &query, &headers)?;
     let served = current(&api, &name, region.as_ref(), &query)?;
@@ -251,13 +251,13 @@ pub(super) async fn file(
     if is_known(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, answered).into_response());
     }
-    let turn = turn(&api, file.bytes)?;
+    let permit = permit(&api, file.bytes)?;
     let (bundles, stored, version) = (api.bundles.clone(), served.stored.clone(), served.version);
     let read = tokio::task::spawn_blocking(move || bundles.file(&name, version, &stored, &path)).await;
     let content = read.ok().flatten().ok_or_else(damaged)?;
     answered.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     answered.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    Ok((answered, turn.carry(content)).into_response())
+    Ok((answered, permit.carry(content)).into_response())
 }
 
 /// The version that the caller gets: at once if it isn't the version that the caller has, else as soon as there is
@@ -271,22 +271,24 @@ async fn await_other(
 ) -> Result<ServedVersion, Problem> {
     let wait = query.wait.as_deref().map(Millis::parse);
     let Some(wait) = wait.unwrap_or(Some(Millis(0))).filter(|wait| *wait <= LONGEST_WAIT) else {
-        return Err(wrong("wait: write a duration up to 60s, such as wait=30s"));
+        return Err(bad_request("wait: write a duration up to 60s, such as wait=30s"));
     };
+    // What one version holds never changes, so there is nothing to wait for.
+    let wait = if query.version.is_some() { Millis(0) } else { wait };
     let deadline = Instant::now() + wait.to_std();
     // Before the first look, so that a change meanwhile is seen.
     let mut changes = api.bundles.follow();
-    let mut turn = None;
+    let mut waiting = None;
     loop {
         let served = current(api, name, region, query)?;
         let is_same = is_known(headers, &served.tag());
         if !is_same || Instant::now() >= deadline || api.bundles.is_closed() {
             return Ok(served);
         }
-        if turn.is_none() {
-            turn = Some(api.waiting.try_acquire().map_err(|_| {
+        if waiting.is_none() {
+            waiting = Some(api.waiting.try_acquire().map_err(|_| {
                 let message = "too many requests wait for bundles here; ask again in a while, or ask another node";
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).with(RETRY_AFTER, AGAIN)
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).with(RETRY_AFTER, RETRY_AFTER_SECONDS)
             })?);
         }
         tokio::select! {
@@ -309,7 +311,7 @@ fn current(
     };
     let (version, pinned) = match &query.version {
         Some(text) => {
-            let version = Version::parse(text).ok_or_else(|| wrong("version: write all of its 64 digits"))?;
+            let version = Version::parse(text).ok_or_else(|| bad_request("version: write all of its 64 digits"))?;
             (version, None)
         }
         None => match api.bundles.resolve(api.handle.snapshot().table(), name, region) {
@@ -324,26 +326,28 @@ fn current(
             Resolved::Missing(version, why) => {
                 let why = why.map_or_else(String::new, |why| format!(" ({why})"));
                 let message = format!("version {version} of bundle {name} is pinned, and isn't on this node yet{why}");
-                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).with(RETRY_AFTER, AGAIN));
+                return Err(
+                    Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).with(RETRY_AFTER, RETRY_AFTER_SECONDS)
+                );
             }
         },
     };
     let stored = api.bundles.stored(name, version).ok_or_else(|| is_gone(version))?;
-    // A caller that asks for one version, or for its pack, gets only that.
-    let is_choosing = query.version.is_none() && query.form.is_none() && pinned.is_none();
-    let rollout = if is_choosing { rollout_of(api, name, region, version) } else { None };
+    // Only a manifest of the pinned version names the new version of a rollout.
+    let may_offer_rollout = query.version.is_none() && query.form.is_none() && pinned.is_none();
+    let rollout = if may_offer_rollout { rollout_of(api, name, region, version) } else { None };
     Ok(ServedVersion { name: name.clone(), version, stored, pinned, rollout })
 }
 
 /// The new version of a bundle in a region where the others get `version`. `None` as long as it isn't here: an
 /// application that learnt of it couldn't fetch it.
-fn rollout_of(api: &Api, name: &BundleId, region: Option<&RegionId>, version: Version) -> Option<RolloutReport> {
+fn rollout_of(api: &Api, name: &BundleId, region: Option<&RegionId>, version: Version) -> Option<RegionRollout> {
     let snapshot = api.handle.snapshot();
     let table = snapshot.table();
     let new = table.new_bundle_version(name, region).filter(|_| table.bundle_version(name, region) == Some(version))?;
     api.bundles.stored(name, new.version)?;
     let region = region?.clone();
-    Some(RolloutReport { name: new.rollout.clone(), version: new.version, share: new.share, region })
+    Some(RegionRollout { name: new.rollout.clone(), version: new.version, share: new.share, region })
 }
 
 /// The region that is asked for: that of the token, or the one named.
@@ -359,40 +363,40 @@ fn region_of(api: &Api, query: &BundleQuery, headers: &HeaderMap) -> Result<Opti
         (None, None) => Ok(None),
         (None, Some(named)) => match snapshot.table().region_named(named) {
             Some(region) => Ok(Some(snapshot.table().region(region).id.clone())),
-            None => Err(wrong("region: there is no such region in the rules")),
+            None => Err(bad_request("region: there is no such region in the rules")),
         },
     }
 }
 
-fn understood(query: Result<Query<BundleQuery>, QueryRejection>) -> Result<BundleQuery, Problem> {
+fn parse_query(query: Result<Query<BundleQuery>, QueryRejection>) -> Result<BundleQuery, Problem> {
     let how = "ask as /v1/bundles/NAME?region=uk-london&wait=30s, or with version, or with as=pack";
-    query.map(|Query(query)| query).map_err(|rejection| wrong(format!("{}; {how}", rejection.body_text())))
+    query.map(|Query(query)| query).map_err(|rejection| bad_request(format!("{}; {how}", rejection.body_text())))
 }
 
 /// The bundle of a path.
 pub(super) fn bundle(name: &str) -> Result<BundleId, Problem> {
     BundleId::parse(name).ok_or_else(|| {
-        wrong(
+        bad_request(
             "this is no bundle's name; use 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit",
         )
     })
 }
 
-fn wrong(message: impl Into<String>) -> Problem {
+fn bad_request(message: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, message)
 }
 
 /// Permission to send this many bytes.
-fn turn(api: &Api, bytes: u64) -> Result<Turn, Problem> {
-    api.sending.turn(bytes).ok_or_else(|| {
+fn permit(api: &Api, bytes: u64) -> Result<SendPermit, Problem> {
+    api.sending.permit(bytes).ok_or_else(|| {
         let message = "too much of bundles is being sent here; ask again in a while, or ask another node";
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).with(RETRY_AFTER, AGAIN)
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).with(RETRY_AFTER, RETRY_AFTER_SECONDS)
     })
 }
 
 fn damaged() -> Problem {
     let message = "this version was damaged on the disk and is removed; it is fetched again if it is pinned";
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).with(RETRY_AFTER, AGAIN)
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).with(RETRY_AFTER, RETRY_AFTER_SECONDS)
 }
 
 /// The headers of an answer.

@@ -1,6 +1,5 @@
 //! Limits how many bytes of bundles are in memory because they are being sent. Takes the size of a content before it is
-//! read; returns a [`Turn`], which is permission to send it, or `None` if too much is being sent already. The content
-//! carries its turn until the last byte is sent. Called by [`super::bundles`].
+//! read; returns a [`SendPermit`], or `None` if too much is being sent already. The content carries its permit until the last byte is sent. Called by [`super::bundles`].
 //!
 //! A content is in memory while it is sent, and a slow reader keeps it there. Small contents, such as prompts, don't
 //! count.
@@ -21,14 +20,14 @@ pub(crate) struct Sending(Arc<Semaphore>);
 
 /// Permission to read a content and send it.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct SendPermit {
     _held: Option<OwnedSemaphorePermit>,
 }
 
 /// A content with its turn.
 struct SentContent {
     content: Vec<u8>,
-    _turn: Turn,
+    _permit: SendPermit,
 }
 
 impl AsRef<[u8]> for SentContent {
@@ -45,17 +44,17 @@ impl Default for Sending {
 
 impl Sending {
     /// A turn for a content of this many bytes. `None` if too much is being sent.
-    pub(super) fn turn(&self, bytes: u64) -> Option<Turn> {
+    pub(super) fn permit(&self, bytes: u64) -> Option<SendPermit> {
         if bytes <= SMALL {
-            return Some(Turn { _held: None });
+            return Some(SendPermit { _held: None });
         }
         let share = u32::try_from(bytes.div_ceil(1_024)).unwrap_or(MOST).min(MOST);
         let permits = Arc::clone(&self.0).try_acquire_many_owned(share).ok()?;
-        Some(Turn { _held: Some(permits) })
+        Some(SendPermit { _held: Some(permits) })
     }
 }
 
-impl Turn {
+impl SendPermit {
     /// The content as a body. The turn ends when all of it was sent, or when the client has gone.
     pub(super) fn carry(self, content: Vec<u8>) -> Bytes {
         Bytes::from_owner(SentContent { content, _turn: self })
@@ -72,17 +71,17 @@ mod tests {
     fn large_contents_wait_for_others_to_be_sent_and_small_ones_do_not() {
         let sending = Sending::default();
         let mut bodies: Vec<Bytes> =
-            (0..4).map(|_| sending.turn(MOST_BYTES).expect("a turn").carry(vec![7; 3])).collect();
-        assert!(sending.turn(MOST_BYTES).is_none() && sending.turn(SMALL * 2).is_none());
-        assert!((0..10_000).all(|_| sending.turn(SMALL).is_some()));
+            (0..4).map(|_| sending.permit(MOST_BYTES).expect("a turn").carry(vec![7; 3])).collect();
+        assert!(sending.permit(MOST_BYTES).is_none() && sending.permit(SMALL * 2).is_none());
+        assert!((0..10_000).all(|_| sending.permit(SMALL).is_some()));
         // As long as a part of one is to be sent, it counts.
         let rest = bodies.pop().expect("a body").slice(1..);
         assert_eq!(rest, [7, 7][..]);
-        assert!(sending.turn(MOST_BYTES).is_none());
+        assert!(sending.permit(MOST_BYTES).is_none());
         drop(rest);
-        let turn = sending.turn(MOST_BYTES);
-        assert!(turn.is_some() && sending.turn(MOST_BYTES).is_none());
+        let turn = sending.permit(MOST_BYTES);
+        assert!(turn.is_some() && sending.permit(MOST_BYTES).is_none());
         drop((turn, bodies));
-        assert!(sending.turn(u64::MAX).is_some(), "alone, anything may be sent");
+        assert!(sending.permit(u64::MAX).is_some(), "alone, anything may be sent");
     }
 }

@@ -12,7 +12,7 @@ use bailiwick_rules::bundle::{LARGEST_PACK, Manifest, Version, pack, unpack};
 use bailiwick_rules::id::BundleId;
 use clap::{Args, Subcommand};
 
-use crate::program::cli::node::{NodeArgs, Power};
+use crate::program::cli::node::{Access, NodeArgs};
 use crate::program::report::Report;
 use place::{BundleStore, VersionChoice};
 
@@ -152,14 +152,14 @@ fn push(args: &PushArgs) -> Result<Report, Vec<String>> {
         report.warnings.push(format!("left out, as their names begin with a dot: {}", read.left_out.join(", ")));
     }
     if !args.dry_run {
-        BundleStore::find(&args.node, Power::Write)?.push((&args.name, version), bytes)?;
+        BundleStore::find(&args.node, Access::Write)?.push((&args.name, version), bytes)?;
     }
     Ok(report)
 }
 
 /// Lists the stored bundles, and which versions the rules pin.
 fn list(args: &ListArgs) -> Result<Report, Vec<String>> {
-    let listed = BundleStore::find(&args.node, Power::Read)?.list()?;
+    let listed = BundleStore::find(&args.node, Access::Read)?.list()?;
     if args.json {
         let json = serde_json::to_string_pretty(&listed).map_err(|error| vec![error.to_string()])?;
         return Ok(Report::fine(json + "\n"));
@@ -206,7 +206,7 @@ fn chosen(which: &VersionArgs) -> Result<FetchedVersion, Vec<String>> {
     if version.is_some() && which.region.is_some() {
         return Err(vec!["--region and a version exclude each other; leave one out".to_owned()]);
     }
-    let place = BundleStore::find(&which.node, Power::Read)?;
+    let place = BundleStore::find(&which.node, Access::Read)?;
     let chosen = match version {
         Some(digits) => VersionChoice::Version(place.whole(name, digits)?),
         None => VersionChoice::Pinned(which.region.as_deref()),

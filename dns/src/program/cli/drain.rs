@@ -10,7 +10,7 @@ use clap::Args;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::node::{Node, NodeArgs, Power};
+use super::node::{Access, Node, NodeArgs};
 use crate::program::report::Report;
 use crate::text::span::{parse_moment, parse_span, words};
 
@@ -92,7 +92,7 @@ pub(super) fn set_override(
     is_json: bool,
     sentence: impl FnOnce(&str) -> String,
 ) -> Report {
-    let answer = Node::find(node, Power::Write).and_then(|node| node.ask(Method::POST, "/v1/overrides", Some(body)));
+    let answer = Node::find(node, Access::Write).and_then(|node| node.ask(Method::POST, "/v1/overrides", Some(body)));
     report_of(answer, is_json, |answer| sentence(answer["kept"].as_str().unwrap_or("nowhere")))
 }
 
@@ -104,7 +104,7 @@ pub(super) fn end_override(
     sentence: impl FnOnce() -> String,
 ) -> Report {
     let path = format!("/v1/overrides/{of}");
-    let answer = Node::find(node, Power::Write).and_then(|node| node.ask(Method::DELETE, &path, None));
+    let answer = Node::find(node, Access::Write).and_then(|node| node.ask(Method::DELETE, &path, None));
     report_of(answer, is_json, |_| sentence())
 }
 

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
-use super::node::{Node, Power};
+use super::node::{Access, Node};
 use super::receipt::new_key;
 use super::status::StatusArgs;
 use crate::program::fleet_report::FleetReport;
@@ -71,7 +71,7 @@ pub(crate) fn run(command: &FleetCommand) -> Report {
 
 /// Asks a node what it knows of its fleet.
 fn status(args: &StatusArgs) -> Result<Report, Vec<String>> {
-    let answer = Node::find(&args.node, Power::Read)?.ask(Method::GET, "/v1/fleet", None)?;
+    let answer = Node::find(&args.node, Access::Read)?.ask(Method::GET, "/v1/fleet", None)?;
     let json = args.json.then(|| format!("{answer:#}\n"));
     let report: FleetReport = serde_json::from_value(answer).map_err(|error| {
         vec![format!("what the node says of its fleet can't be understood ({error}); is it of another version?")]

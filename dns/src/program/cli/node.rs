@@ -100,7 +100,7 @@ impl Exchanged {
 
 /// Whether a request changes something, and so which token it needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Power {
+pub(crate) enum Access {
     /// The request only reads.
     Read,
     /// The request changes something.
@@ -112,7 +112,7 @@ impl Node {
     ///
     /// # Errors
     /// What is wrong with the configuration, or that the configuration has no API.
-    pub(crate) fn find(args: &NodeArgs, power: Power) -> Result<Self, Vec<String>> {
+    pub(crate) fn find(args: &NodeArgs, power: Access) -> Result<Self, Vec<String>> {
         let mut node = match &args.api {
             Some(url) if url.starts_with("http://") || url.starts_with("https://") => Self {
                 url: url.trim_end_matches('/').to_owned(),
@@ -137,7 +137,7 @@ impl Node {
     }
 
     /// The node that a configuration file describes, with a token for the API if one is needed.
-    fn configured(file: &Path, power: Power) -> Result<Self, Vec<String>> {
+    fn configured(file: &Path, power: Access) -> Result<Self, Vec<String>> {
         let config = Config::read(file).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let name = file.display();
         let Some(api) = config.api else {
@@ -151,7 +151,7 @@ impl Node {
             return Err(vec![format!("{name}:{}: {message}", api.line)]);
         }
         let scheme = if api.tls.is_some() { "https" } else { "http" };
-        let needs_token = power == Power::Write || !crate::program::api::is_loopback(api.listen);
+        let needs_token = power == Access::Write || !crate::program::api::is_loopback(api.listen);
         let chosen = chosen(&api, power).map(Path::to_owned);
         let (token, no_token) = match chosen.filter(|_| needs_token) {
             None => (None, format!("{name} names none that fits in [api]: add token_file = \"api.token\"")),
@@ -256,12 +256,12 @@ impl Node {
 }
 
 /// The file of the token that allows as little as this request needs.
-fn chosen(api: &Api, power: Power) -> Option<&Path> {
+fn chosen(api: &Api, power: Access) -> Option<&Path> {
     let reader = api.read_token_files.first().or(api.worker_token_files.first()).map(PathBuf::as_path);
     let writer = api.writers().next();
     match power {
-        Power::Write => writer,
-        Power::Read => reader.or(writer),
+        Access::Write => writer,
+        Access::Read => reader.or(writer),
     }
 }
 

@@ -6,7 +6,7 @@ use bailiwick_rules::report::{ReleaseReport, ReleaseState, ReleasesReport, Runni
 use bailiwick_rules::time::Millis;
 use reqwest::Method;
 
-use super::node::{Node, Power};
+use super::node::{Access, Node};
 use super::status::StatusArgs;
 use crate::program::report::Report;
 use crate::text::span::words;
@@ -19,7 +19,7 @@ pub(super) fn run(args: &StatusArgs) -> Report {
 
 /// Asks a node which release of each model its endpoints run.
 fn show(args: &StatusArgs) -> Result<Report, Vec<String>> {
-    let answer = Node::find(&args.node, Power::Read)?.ask(Method::GET, "/v1/releases", None)?;
+    let answer = Node::find(&args.node, Access::Read)?.ask(Method::GET, "/v1/releases", None)?;
     let json = args.json.then(|| format!("{answer:#}\n"));
     let report: ReleasesReport = serde_json::from_value(answer).map_err(|error| {
         vec![format!("what the node says of releases can't be understood ({error}); is it of another version?")]

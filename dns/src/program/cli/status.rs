@@ -6,7 +6,7 @@ use clap::Args;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::node::{Node, NodeArgs, Power, is_terminal};
+use super::node::{Access, Node, NodeArgs, is_terminal};
 use crate::program::node_status::{NodeStatus, overrides_text};
 use crate::program::report::Report;
 
@@ -48,7 +48,7 @@ pub(super) fn overrides(args: &StatusArgs) -> Report {
 
 /// Asks a node for its status. `tell` makes the output from the JSON, if that is asked for, and from the status.
 fn show_status(args: &StatusArgs, tell: impl Fn(Option<String>, &NodeStatus) -> Report) -> Report {
-    let node = match Node::find(&args.node, Power::Read) {
+    let node = match Node::find(&args.node, Access::Read) {
         Ok(node) => node,
         Err(errors) => return Report::failed(errors),
     };

@@ -13,7 +13,7 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use serde::Deserialize;
 
-use super::node::{Node, NodeArgs, Power};
+use super::node::{Access, Node, NodeArgs};
 use crate::program::fleet_report::NodesReport;
 use crate::program::report::Report;
 use crate::text::span::parse_span;
@@ -37,7 +37,7 @@ pub(super) fn run(args: &TopArgs) -> Report {
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         return Report::error("`bailiwick top` needs a terminal; `bailiwick status` prints the same once");
     }
-    let node = match Node::find(&args.node, Power::Read) {
+    let node = match Node::find(&args.node, Access::Read) {
         Ok(node) => node,
         Err(errors) => return Report::failed(errors),
     };

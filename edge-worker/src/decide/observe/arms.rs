@@ -42,7 +42,7 @@ impl JudgedAttempts {
 
     /// The bytes of the request.
     #[must_use]
-    pub(crate) fn bytes(self) -> usize {
+    pub(crate) fn request_bytes(self) -> usize {
         self.bytes
     }
 

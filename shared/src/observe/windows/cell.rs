@@ -16,9 +16,9 @@ pub struct CellKey {
     pub service: ServiceId,
     /// The region that answered; absent if none did.
     pub region: Option<RegionId>,
-    /// The jurisdictions of the clients, as in [`Key`].
+    /// The jurisdictions of the clients, as in [`Key`](crate::observe::Key).
     pub clients: String,
-    /// The model, as in [`Key`].
+    /// The model, as in [`Key`](crate::observe::Key).
     pub model: Option<String>,
 }
 

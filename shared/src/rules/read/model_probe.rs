@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::http::{api_version, base_url, tls_fields};
 use super::value::{declared, duration, one_of, secret_name};
 use crate::json::{Fields, Node, Reader};
-use crate::rules::{HttpProbe, HttpUrl, ModelProbe, NoUrl, PROBE_TOKENS, ProbeBudget, RequestPath, Style};
+use crate::rules::{HttpProbe, HttpUrl, ModelProbe, NoUrl, PROBE_TOKENS, ProbeBudget, RequestTarget, Style};
 use crate::time::Millis;
 
 /// The fields that only monitors of type `openai` have, except those of TLS.
@@ -73,7 +73,7 @@ pub(super) fn model_probe(
     let (base, model) = (url?, model?);
     let segments = ["chat", "completions"];
     let (style, deployment) = (style?, Some(model.as_str()));
-    let path = RequestPath { style, api_version: api_version.as_deref(), deployment, segments: &segments };
+    let path = RequestTarget { style, api_version: api_version.as_deref(), deployment, segments: &segments };
     let url = match path.url(&base, &[]) {
         Ok(url) => HttpUrl::of_request(url),
         Err(NoUrl::Segment | NoUrl::Base) => {

@@ -80,17 +80,18 @@ fn endpoints<'r>(rules: &'r Rules, region: &RegionId) -> impl Iterator<Item = &'
 }
 
 /// The endpoint's own name for a model. An endpoint without a map of models uses the client's name.
-fn call<'a>(endpoint: &'a Endpoint, model: &'a str) -> Option<&'a str> {
+fn endpoint_model<'a>(endpoint: &'a Endpoint, model: &'a str) -> Option<&'a str> {
     endpoint.models.as_ref().map_or(Some(model), |models| models.get(model).map(String::as_str))
 }
 
 fn has_model(rules: &Rules, region: &RegionId, model: &str, name: &str) -> bool {
-    endpoints(rules, region).any(|endpoint| call(endpoint, model) == Some(name))
+    endpoints(rules, region).any(|endpoint| endpoint_model(endpoint, model) == Some(name))
 }
 
 /// The names that the endpoints of a region have for a model, as the end of a sentence.
 fn calls(rules: &Rules, region: &RegionId, model: &str) -> String {
-    let mut names: Vec<&str> = endpoints(rules, region).filter_map(|endpoint| call(endpoint, model)).collect();
+    let mut names: Vec<&str> =
+        endpoints(rules, region).filter_map(|endpoint| endpoint_model(endpoint, model)).collect();
     names.sort_unstable();
     names.dedup();
     if names.is_empty() { format!(": none has {model:?}") } else { format!(": they say {names:?}") }

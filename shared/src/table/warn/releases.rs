@@ -1,8 +1,8 @@
-//! Warnings of releases (what endpoints should run under a name of a model): endpoints that no node can ask what they
-//! run. Takes what [`Warner`] holds, adds warnings. Called by [`super::warnings`].
+//! Warns of endpoints that have a model with a release (what should run under the model's name), where no node can
+//! check what they run. Takes what [`Warner`] holds, adds warnings. Called by [`super::warnings`].
 
 use super::Warner;
-use crate::table::releases::call;
+use crate::table::releases::endpoint_model;
 
 impl Warner<'_> {
     /// Warns of endpoints that have the model of a release, but no monitor that asks a model.
@@ -12,10 +12,10 @@ impl Warner<'_> {
             for region in self.regions {
                 for (id, endpoint) in &region.endpoints {
                     let is_asked = endpoint.monitor.as_ref().is_some_and(|monitor| monitor.probe.model().is_some());
-                    if call(endpoint, model).is_some() && !is_asked {
+                    if endpoint_model(endpoint, model).is_some() && !is_asked {
                         let message = format!(
-                            "has the model {model:?}, of which there is a release, and no monitor of \"type\": \
-                             \"openai\": nobody asks it what it runs; give it one"
+                            "has the model {model:?}, of which there is a release, but no monitor of \"type\": \
+                             \"openai\", so no node can check what it runs; add such a monitor"
                         );
                         warnings.push((format!("/regions/{}/endpoints/{id}", region.id), message));
                     }

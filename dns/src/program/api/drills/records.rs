@@ -1,5 +1,5 @@
-//! The records of drills that ended. Takes a record from whoever ran a drill, returns the last ones. Held by the API;
-//! written to the state directory.
+//! Keeps the last records of drills that ended. Takes a record from whoever ran a drill; returns all for the API, and
+//! for the state directory, from which the next process restores them.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -10,13 +10,13 @@ use bailiwick_rules::drill::record::Record;
 use crate::state::store::Store;
 
 /// The most records that are kept.
-const MOST: usize = 32;
+const MAX_RECORDS: usize = 32;
 /// The most bytes that all records together may have as JSON. The oldest go first.
-const MOST_BYTES: usize = 16 << 20;
-/// The most minutes of a record that are kept here. Whoever ran the drill has all of them.
-const MOST_MINUTES: usize = 240;
+const MAX_BYTES: usize = 16 << 20;
+/// The most minutes of a record that are kept here, the first ones. Whoever ran the drill has all of them.
+const MAX_MINUTES: usize = 240;
 
-/// The last records, the oldest first.
+/// The last records, the oldest drill first.
 #[derive(Debug, Default)]
 pub(crate) struct DrillRecords(Mutex<VecDeque<Kept>>);
 
@@ -28,32 +28,36 @@ struct Kept {
 }
 
 impl DrillRecords {
-    fn kept(&self) -> MutexGuard<'_, VecDeque<Kept>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Kept>> {
         // A poisoned lock still holds good records.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a record. One of the same run is replaced.
     pub(super) fn add(&self, mut record: Record) {
-        record.minutes.truncate(MOST_MINUTES);
+        record.minutes.truncate(MAX_MINUTES);
         let bytes = serde_json::to_vec(&record).map_or(0, |bytes| bytes.len());
-        let mut kept = self.kept();
+        let mut kept = self.lock();
         kept.retain(|one| (&one.record.drill, one.record.since) != (&record.drill, record.since));
-        kept.push_back(Kept { record: Arc::new(record), bytes });
+        // An old record that is sent again takes no newer one's place.
+        let place = kept.partition_point(|one| one.record.since <= record.since);
+        kept.insert(place, Kept { record: Arc::new(record), bytes });
         // The newest stays: one is at most as large as a request may be.
-        while kept.len() > 1 && (kept.len() > MOST || kept.iter().map(|one| one.bytes).sum::<usize>() > MOST_BYTES) {
+        while kept.len() > 1
+            && (kept.len() > MAX_RECORDS || kept.iter().map(|one| one.bytes).sum::<usize>() > MAX_BYTES)
+        {
             kept.pop_front();
         }
     }
 
     /// The records, the newest first.
     pub(crate) fn newest_first(&self) -> Vec<Arc<Record>> {
-        self.kept().iter().rev().map(|one| Arc::clone(&one.record)).collect()
+        self.lock().iter().rev().map(|one| Arc::clone(&one.record)).collect()
     }
 
     /// The records to store for the next process.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let kept: Vec<Arc<Record>> = self.kept().iter().map(|one| Arc::clone(&one.record)).collect();
+        let kept: Vec<Arc<Record>> = self.lock().iter().map(|one| Arc::clone(&one.record)).collect();
         serde_json::to_vec(&kept.iter().map(|record| &**record).collect::<Vec<_>>()).unwrap_or_default()
     }
 
@@ -68,7 +72,7 @@ impl DrillRecords {
             Ok(records) => records.into_iter().for_each(|record| self.add(record)),
             Err(why) => {
                 let directory = state_dir.display();
-                tracing::warn!("{directory}/drills.json can't be read ({why}); the reports of drills begin anew");
+                tracing::warn!("{directory}/drills.json can't be read ({why}); no drill's report is kept from before");
             }
         }
     }
@@ -102,11 +106,11 @@ mod tests {
         (0..40).for_each(|nth| records.add(record(nth, "")));
         records.add(record(39, "again"));
         let newest = records.newest_first();
-        assert_eq!((newest.len(), newest[0].why[0].as_str(), newest[31].since.0), (MOST, "again", 8));
-        let large = "x".repeat(MOST_BYTES / 3);
+        assert_eq!((newest.len(), newest[0].why[0].as_str(), newest[31].since.0), (MAX_RECORDS, "again", 8));
+        let large = "x".repeat(MAX_BYTES / 3);
         (100..105).for_each(|nth| records.add(record(nth, &large)));
         let newest: Vec<i64> = records.newest_first().iter().map(|one| one.since.0).collect();
         assert_eq!(newest, [104, 103]);
-        assert!(records.to_bytes().len() <= MOST_BYTES);
+        assert!(records.to_bytes().len() <= MAX_BYTES);
     }
 }

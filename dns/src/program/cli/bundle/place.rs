@@ -9,7 +9,7 @@ use reqwest::Method;
 
 use crate::program::api::bundles::ListReport;
 use crate::program::api::push::Pushed;
-use crate::program::cli::node::{Node, NodeArgs, Power};
+use crate::program::cli::node::{Access, Node, NodeArgs};
 use crate::program::cli::rules::rules_store::Buckets;
 use crate::program::config::Config;
 
@@ -37,7 +37,7 @@ impl BundleStore {
     ///
     /// # Errors
     /// What is wrong with the configuration, or that NATS can't be reached.
-    pub(super) fn find(args: &NodeArgs, power: Power) -> Result<Self, Vec<String>> {
+    pub(super) fn find(args: &NodeArgs, power: Access) -> Result<Self, Vec<String>> {
         match Config::read_fleet_in_nats(&args.config) {
             Ok(Some(fleet)) if args.api.is_none() => Buckets::open(&fleet).map(|buckets| Self::Nats(Box::new(buckets))),
             Err(errors) if args.api.is_none() => Err(errors.iter().map(ToString::to_string).collect()),

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::node::{DrillNode, DrillNodeArgs};
-use crate::program::cli::node::Power;
+use crate::program::cli::node::Access;
 use crate::program::cli::rules::author::reason;
 use crate::program::report::Report;
 
@@ -21,7 +21,7 @@ pub(crate) struct AbortArgs {
 
 /// Ends a drill.
 pub(super) fn abort(args: &AbortArgs) -> Result<Report, Vec<String>> {
-    let ended = DrillNode::find(&args.node, Power::Write)?.end(&args.name, &args.reason)?;
+    let ended = DrillNode::find(&args.node, Access::Write)?.end(&args.name, &args.reason)?;
     let (name, region) = (&ended.name, &ended.region);
     Ok(Report::fine(format!("{name} is broken off: all clients of {region} come back\n")))
 }

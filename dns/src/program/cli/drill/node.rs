@@ -16,7 +16,7 @@ use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::program::cli::node::{Node, NodeArgs, Power};
+use crate::program::cli::node::{Access, Node, NodeArgs};
 use crate::state::load::compile_rules;
 use crate::state::snapshot::Rules;
 use crate::text::nearest::suggestion;
@@ -50,11 +50,11 @@ impl DrillNode {
     ///
     /// # Errors
     /// What is wrong with the configuration.
-    pub(super) fn find(args: &DrillNodeArgs, power: Power) -> Result<Self, Vec<String>> {
+    pub(super) fn find(args: &DrillNodeArgs, power: Access) -> Result<Self, Vec<String>> {
         let main = Node::find(&args.node, power)?;
         let also = args.also.iter().map(|url| {
             let args = NodeArgs { api: Some(url.clone()), ..args.node.clone() };
-            Node::find(&args, Power::Read)
+            Node::find(&args, Access::Read)
         });
         Ok(Self { main, also: also.collect::<Result<_, _>>()?, sums: Sums::default() })
     }

@@ -13,7 +13,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::node::{DrillNode, DrillNodeArgs};
-use crate::program::cli::node::Power;
+use crate::program::cli::node::Access;
 use crate::program::report::Report;
 use crate::text::span::words;
 
@@ -31,7 +31,7 @@ pub(crate) struct PlanArgs {
 
 /// Tells what drills would do.
 pub(super) fn plan(args: &PlanArgs) -> Result<Report, Vec<String>> {
-    let node = DrillNode::find(&args.node, Power::Read)?;
+    let node = DrillNode::find(&args.node, Access::Read)?;
     let mut told = node.drills()?;
     if let Some(name) = &args.name {
         let (id, _) = node.drill(name)?;

@@ -14,7 +14,7 @@ use super::figures::{Receipts, in_seconds};
 use super::node::{DrillNode, DrillNodeArgs};
 use super::page::page;
 use super::{read, record_file};
-use crate::program::cli::node::Power;
+use crate::program::cli::node::Access;
 use crate::program::cli::receipt::keys;
 use crate::program::cli::seal::{seal, signer};
 use crate::program::receipt::{Demands, Verified, VerifyError, verify};
@@ -94,7 +94,7 @@ fn record(args: &ReportArgs) -> Result<Record, Vec<String>> {
             }
         };
     }
-    DrillNode::find(&args.node, Power::Read)?.record(&args.name)
+    DrillNode::find(&args.node, Access::Read)?.record(&args.name)
 }
 
 /// Verifies receipts, and counts those of the drill's time.

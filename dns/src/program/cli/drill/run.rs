@@ -22,7 +22,7 @@ use super::node::{AskError, DrillNode, DrillNodeArgs};
 use super::plan::{of_drill, of_preflight};
 use super::report::summary;
 use super::{record_file, write};
-use crate::program::cli::node::Power;
+use crate::program::cli::node::Access;
 use crate::program::report::Report;
 use crate::text::span::parse_span;
 
@@ -71,14 +71,14 @@ pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
     if args.dry_run {
         return dry_run(args, name);
     }
-    let node = DrillNode::find(&args.node, Power::Write)?;
+    let node = DrillNode::find(&args.node, Access::Write)?;
     let record = Running::begin(args, node, name, None)?.complete()?;
     let text = summary(&record);
     Ok(Report { is_unwell: record.outcome != Outcome::Done, ..Report::fine(text) })
 }
 
 fn dry_run(args: &RunArgs, name: &str) -> Result<Report, Vec<String>> {
-    let node = DrillNode::find(&args.node, Power::Read)?;
+    let node = DrillNode::find(&args.node, Access::Read)?;
     let (id, drill) = node.drill(name)?;
     let told = node.drills()?;
     let status = told.drills.get(&id).ok_or_else(|| vec![format!("the node knows no drill {name} yet")])?;

@@ -12,7 +12,7 @@ use super::node::{DrillNode, begun_at};
 use super::report::summary;
 use super::run::{RunArgs, Running, say};
 use super::{read, record_file};
-use crate::program::cli::node::Power;
+use crate::program::cli::node::Access;
 use crate::program::cli::rules::rules_store::Buckets;
 use crate::program::cli::turn::{Runner, Runs};
 use crate::program::config::Config;
@@ -66,7 +66,7 @@ fn once(
         Runs::Another(holder) => return Ok(format!("waits: {holder} runs the drills")),
         Runs::This(left) => left.into_iter().flatten().for_each(|(id, at)| note(begun, id, at)),
     }
-    let node = DrillNode::find(&args.node, Power::Write)?;
+    let node = DrillNode::find(&args.node, Access::Write)?;
     let (rules, now) = (node.rules()?, Clock::system().now());
     let is_due = |(id, drill): &&(DrillId, Drill)| due(drill, begun.get(id).copied(), now).is_some();
     let Some((id, drill)) = rules.table.drills().iter().find(is_due) else {

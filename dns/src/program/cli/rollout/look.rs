@@ -16,7 +16,7 @@ use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
 use super::evals::EvalFolder;
-use crate::program::cli::node::{Node, NodeArgs, Power};
+use crate::program::cli::node::{Access, Node, NodeArgs};
 use crate::state::load::read_file;
 use crate::system::files::{Mode, replace};
 
@@ -62,7 +62,7 @@ impl LookArgs {
             },
             None => node.clone(),
         };
-        let text = Node::find(&args, Power::Read)?.read("/v1/rollouts")?;
+        let text = Node::find(&args, Access::Read)?.read("/v1/rollouts")?;
         let mut report: RolloutsReport = serde_json::from_str(&text)
             .map_err(|error| vec![format!("/v1/rollouts: is no answer of this version: {error}")])?;
         let (process, at) = ((report.node, report.begun), report.at);

@@ -13,7 +13,7 @@ use bailiwick_rules::rules::Progress;
 use bailiwick_rules::table::Rollout;
 use bailiwick_rules::time::Timestamp;
 
-use crate::program::cli::node::{NodeArgs, Power};
+use crate::program::cli::node::{Access, NodeArgs};
 use crate::program::cli::rules::author::AuthorArgs;
 use crate::program::cli::rules::document::{with_progress, with_revision};
 use crate::program::cli::rules::rules_store::{Base, Buckets, Put, RulesStore};
@@ -78,7 +78,7 @@ impl ProgressStore {
         {
             return Ok(Self::File(config.rules));
         }
-        RulesStore::find(args, Power::Write).map(Self::Fleet)
+        RulesStore::find(args, Access::Write).map(Self::Fleet)
     }
 
     /// The store of the fleet, if it has one.

@@ -32,7 +32,7 @@ impl AuthorArgs {
     ///
     /// # Errors
     /// If the key can't be read.
-    pub(super) fn publisher(&self) -> Result<Option<Publisher>, Vec<String>> {
+    pub(super) fn signing_key(&self) -> Result<Option<Publisher>, Vec<String>> {
         self.key.as_deref().map(Publisher::read).transpose().map_err(|error| vec![error])
     }
 
@@ -71,7 +71,7 @@ impl AuthorArgs {
     /// # Errors
     /// When the key can't be read.
     pub(in crate::program::cli) fn sign(&self, head: Head) -> Result<Head, Vec<String>> {
-        let head = match self.publisher()? {
+        let head = match self.signing_key()? {
             None => head,
             Some(key) => {
                 let signature = key.sign(&head.signed_bytes());

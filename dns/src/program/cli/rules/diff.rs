@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::change::{AcceptArgs, Change, PlaceArgs, percent, texts};
 use super::rules_store::RulesStore;
 use crate::program::cli::check::read_rules;
-use crate::program::cli::node::{NodeArgs, Power};
+use crate::program::cli::node::{Access, NodeArgs};
 use crate::program::config::Config;
 use crate::program::report::Report;
 use crate::state::load::{compile_rules, read_text};
@@ -88,7 +88,7 @@ enum Baseline {
 /// Finds what the new document is compared with. The place of the published document is found only once: it is asked
 /// for queries and gates too.
 fn against(args: &DiffArgs) -> Result<Baseline, Vec<String>> {
-    let published = |revision| Ok(Baseline::Published(RulesStore::find(&args.node, Power::Read)?, revision));
+    let published = |revision| Ok(Baseline::Published(RulesStore::find(&args.node, Access::Read)?, revision));
     match (args.against.as_str(), args.against.parse()) {
         ("head", _) => published(None),
         (_, Ok(revision)) => published(Some(revision)),

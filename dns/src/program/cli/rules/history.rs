@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::rules_store::RulesStore;
 use crate::program::api::publish::{Entry, History};
-use crate::program::cli::node::{NodeArgs, Power};
+use crate::program::cli::node::{Access, NodeArgs};
 use crate::program::report::Report;
 use crate::system::files::{Mode, replace};
 
@@ -66,7 +66,7 @@ pub(super) fn stale(store: &RulesStore, from: u64, now: u64) -> Vec<String> {
 
 /// Lists the history.
 pub(super) fn list(args: &HistoryArgs) -> Result<Report, Vec<String>> {
-    let revisions = RulesStore::find(&args.node, Power::Read)?.history()?;
+    let revisions = RulesStore::find(&args.node, Access::Read)?.history()?;
     Ok(Report::fine(match args.json {
         true => serde_json::to_string_pretty(&History { revisions }).unwrap_or_default() + "\n",
         false => revisions.iter().map(|entry| line(entry) + "\n").collect(),
@@ -75,13 +75,13 @@ pub(super) fn list(args: &HistoryArgs) -> Result<Report, Vec<String>> {
 
 /// Prints the document of a revision.
 pub(super) fn show(args: &ShowArgs) -> Result<Report, Vec<String>> {
-    let document = RulesStore::find(&args.node, Power::Read)?.document(args.revision)?;
+    let document = RulesStore::find(&args.node, Access::Read)?.document(args.revision)?;
     Ok(Report::fine(String::from_utf8_lossy(&document.bytes)))
 }
 
 /// Writes all documents of the history into a folder. A head is written as it was signed.
 pub(super) fn archive(args: &ArchiveArgs) -> Result<Report, Vec<String>> {
-    let store = RulesStore::find(&args.node, Power::Read)?;
+    let store = RulesStore::find(&args.node, Access::Read)?;
     let failed = |path: &Path, error: std::io::Error| vec![format!("{}: can't be written ({error})", path.display())];
     std::fs::create_dir_all(&args.to).map_err(|error| failed(&args.to, error))?;
     let revisions = store.history()?;

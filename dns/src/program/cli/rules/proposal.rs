@@ -1,6 +1,6 @@
 //! `bailiwick rules approve`: takes a proposal, and adds a signature to it. A proposal is a file with a rules document
 //! and its head, which says who publishes the document and why. Publishing the proposal later publishes what was
-//! approved, byte for byte.
+//! approved, byte for byte. Called by `bailiwick rules`.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::author::AuthorArgs;
 use super::change::{Change, PlaceArgs};
 use super::rules_store::{Base, RulesStore};
-use crate::program::cli::node::{NodeArgs, Power};
+use crate::program::cli::node::{Access, NodeArgs};
 use crate::program::report::Report;
 use crate::state::load::read_file;
 use crate::system::files::{Mode, replace};
@@ -71,14 +71,15 @@ impl Proposal {
     /// Checks that the document is the one that the head names, and that the proposal replaces the document in service.
     ///
     /// # Errors
-    /// Which of both is wrong.
+    /// If one of these doesn't hold.
     pub(super) fn check(&self, base: &Base) -> Result<(), Vec<String>> {
         if sha256_hex(self.document.as_bytes()) != self.head.sha256 {
             return Err(vec!["the proposal's document isn't the one that its head names; propose it again".to_owned()]);
         }
         if self.head.based_on != Some(base.revision) {
             return Err(vec![format!(
-                "it was proposed for another revision than {}, which is in service; propose it again",
+                "the proposal is based on {}, but revision {} is in service; propose it again",
+                self.head.based_on.map_or_else(|| "no revision".to_owned(), |revision| format!("revision {revision}")),
                 base.revision
             )]);
         }
@@ -86,20 +87,20 @@ impl Proposal {
     }
 }
 
-/// Prints what a proposal changes, and signs it.
+/// Signs a proposal, and prints what it changes. The impact by country needs the places of clients (`places`).
 pub(super) fn approve(args: &ApproveArgs, now: Timestamp) -> Result<Report, Vec<String>> {
     let name = args.file.display().to_string();
     let bytes = read_file(&args.file).map_err(|error| vec![format!("{name}: can't be read ({error})")])?;
     let no_proposal = || vec![format!("{name}: is no proposal; `bailiwick rules publish --propose` writes one")];
     let mut proposal = Proposal::parse(&bytes).ok_or_else(no_proposal)?;
-    let store = RulesStore::find(&args.node, Power::Read)?;
+    let key =
+        args.author.signing_key()?.ok_or_else(|| vec!["--key is missing; name the key that approves".to_owned()])?;
+    let store = RulesStore::find(&args.node, Access::Read)?;
     let base = store.base()?;
     proposal.check(&base)?;
     let mut report = Report::default();
     let places = Some((&args.places, &args.node));
     let change = Change::of(&store, &base, proposal.document.as_bytes(), places, now, &mut report.warnings)?;
-    let key =
-        args.author.publisher()?.ok_or_else(|| vec!["--key is missing; name the key that approves".to_owned()])?;
     let head = &mut proposal.head;
     let signature = Signature::new(&key.public, &key.sign(&head.approved_bytes()));
     head.approvals.retain(|approval| approval.signature.key != signature.key);

@@ -15,7 +15,7 @@ use super::proposal::Proposal;
 use super::rollouts::{keeps_rollouts, with_rollouts_of};
 use super::rules_store::{Base, Put, RulesStore};
 use super::watch::{PaceArgs, WatchedRevision, watch};
-use crate::program::cli::node::{NodeArgs, Power};
+use crate::program::cli::node::{Access, NodeArgs};
 use crate::program::report::Report;
 use crate::state::fleet::verify;
 use crate::state::load::{compile_rules, read_file};
@@ -105,14 +105,14 @@ fn publish_once(args: &PublishArgs, now: Timestamp) -> Result<Published, Vec<Str
                 "{name}: is a proposal, which has its reason and its base; leave --propose, --reason and --based-on out"
             )]);
         }
-        let store = RulesStore::find(&args.how.node, Power::Write)?;
+        let store = RulesStore::find(&args.how.node, Access::Write)?;
         let base = store.base()?;
         proposal.check(&base)?;
         return send(&store, &args.how, &base, (proposal.head, proposal.document.into_bytes()), None, now);
     }
     let rules = compile_rules(bytes, &name).map_err(texts)?;
     let reason = args.reason.as_deref().ok_or_else(|| vec!["--reason is missing; say why in a line".to_owned()])?;
-    let store = RulesStore::find(&args.how.node, Power::Write)?;
+    let store = RulesStore::find(&args.how.node, Access::Write)?;
     let base = store.base()?;
     if let Some(from) = args.based_on.filter(|from| *from != base.revision) {
         return Err(stale(&store, from, base.revision));
@@ -125,7 +125,7 @@ fn publish_once(args: &PublishArgs, now: Timestamp) -> Result<Published, Vec<Str
 
 /// Publishes the content of an earlier revision.
 pub(super) fn rollback(args: &RollbackArgs, now: Timestamp) -> Result<Report, Vec<String>> {
-    let store = RulesStore::find(&args.how.node, Power::Write)?;
+    let store = RulesStore::find(&args.how.node, Access::Write)?;
     let (base, earlier) = (store.base()?, store.document(args.revision)?);
     if args.revision >= base.revision {
         return Err(vec![format!("revision {} is in service; name an earlier one", base.revision)]);

@@ -12,7 +12,7 @@ use clap::Args;
 use super::author::AuthorArgs;
 use super::change::texts;
 use super::rules_store::{Buckets, Document, Put, RulesStore};
-use crate::program::cli::node::{NodeArgs, Power};
+use crate::program::cli::node::{Access, NodeArgs};
 use crate::program::config::Config;
 use crate::program::report::Report;
 use crate::state::load::{compile_rules, read_file};
@@ -157,7 +157,7 @@ fn of_archive(folder: &Path) -> Result<BTreeMap<u64, Document>, Vec<String>> {
 /// Reads the documents that a node has served.
 fn of_node(args: &RestoreArgs) -> Result<BTreeMap<u64, Document>, Vec<String>> {
     let node = NodeArgs { config: args.config.clone(), api: args.api.clone(), token_file: args.token_file.clone() };
-    let store = RulesStore::find(&node, Power::Read)?;
+    let store = RulesStore::find(&node, Access::Read)?;
     let mut documents = BTreeMap::new();
     for entry in store.history()? {
         documents.insert(entry.revision, store.document(entry.revision)?);

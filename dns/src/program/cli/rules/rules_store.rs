@@ -17,7 +17,7 @@ use bailiwick_rules::fleet::head::{HIGHEST_REVISION, Head, sha256_hex};
 use bailiwick_rules::fleet::impact::Queries;
 
 use crate::program::api::publish::Entry;
-use crate::program::cli::node::{Node, NodeArgs, Power};
+use crate::program::cli::node::{Access, Node, NodeArgs};
 use crate::program::config::Config;
 use crate::program::fleet_report::{FleetReport, Limits};
 
@@ -106,7 +106,7 @@ impl RulesStore {
     ///
     /// # Errors
     /// What is wrong with the configuration, or that NATS can't be reached.
-    pub(in crate::program::cli) fn find(args: &NodeArgs, power: Power) -> Result<Self, Vec<String>> {
+    pub(in crate::program::cli) fn find(args: &NodeArgs, power: Access) -> Result<Self, Vec<String>> {
         match Config::read_fleet_in_nats(&args.config) {
             Ok(Some(fleet)) if args.api.is_none() => Buckets::open(&fleet).map(|buckets| Self::Nats(Box::new(buckets))),
             Err(errors) if args.api.is_none() => Err(errors.iter().map(ToString::to_string).collect()),

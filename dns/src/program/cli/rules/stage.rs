@@ -9,7 +9,7 @@ use clap::Args;
 use super::author::{AuthorArgs, reason, stage};
 use super::history::stale;
 use super::rules_store::{Base, Put, RulesStore};
-use crate::program::cli::node::{NodeArgs, Power};
+use crate::program::cli::node::{Access, NodeArgs};
 use crate::program::report::Report;
 
 /// Options of `bailiwick rules promote`.
@@ -45,7 +45,7 @@ fn unfinished(base: &Base) -> Result<&Head, Vec<String>> {
 
 /// Brings the document in service to the nodes of a later stage.
 pub(super) fn promote(args: &PromoteArgs) -> Result<Report, Vec<String>> {
-    let store = RulesStore::find(&args.node, Power::Write)?;
+    let store = RulesStore::find(&args.node, Access::Write)?;
     let base = store.base()?;
     let head = unfinished(&base)?;
     let later = || Stage::ALL.into_iter().map(|(stage, _)| stage).filter(|stage| *stage > head.stage);
@@ -70,7 +70,7 @@ pub(super) fn bring_to(store: &RulesStore, head: &Head, stage: Stage, author: &A
 
 /// Gives up the document in service.
 pub(super) fn abort(args: &AbortArgs, now: Timestamp) -> Result<Report, Vec<String>> {
-    let store = RulesStore::find(&args.node, Power::Write)?;
+    let store = RulesStore::find(&args.node, Access::Write)?;
     let base = store.base()?;
     unfinished(&base)?;
     give_up(&store, &base, &args.reason, &args.author, now).map(|done| Report::fine(done + "\n"))

@@ -19,7 +19,7 @@ use super::author::AuthorArgs;
 use super::change::{Change, PlaceArgs, are_known, texts};
 use super::rules_store::{Base, Nodes, RulesStore};
 use super::stage::{bring_to, give_up};
-use crate::program::cli::node::{NodeArgs, Power};
+use crate::program::cli::node::{Access, NodeArgs};
 use crate::program::fleet_report::FleetReport;
 use crate::program::metrics::AnswersByRevision;
 use crate::program::report::Report;
@@ -96,7 +96,7 @@ pub(super) fn run(args: &WatchArgs) -> Result<Report, Vec<String>> {
 /// # Errors
 /// If there is nothing to watch, or asking for the nodes' states fails for too long.
 pub(super) fn watch(watched: &WatchedRevision<'_>) -> Result<Report, Vec<String>> {
-    let store = RulesStore::find(watched.node, Power::Write)?;
+    let store = RulesStore::find(watched.node, Access::Write)?;
     let mut state = WatchState::default();
     let base = in_service(&store, watched, &mut state)?;
     let care = store.limits()?.care();
