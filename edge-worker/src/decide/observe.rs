@@ -6,8 +6,8 @@
 //! Three things are counted. Outcomes, tokens and times are sums by [`Key`] (service, clients, region, endpoint, model
 //! and so on). Requests in flight are measured as busy time: a request that takes two seconds adds two seconds to its
 //! key. Demand is busy time too, from the start of a request to its end. It is summed by the service and the order of
-//! the client's fence (the regions that may process it), whatever region serves the request. Where a rollout replaces a model or an endpoint, [`Arms`] counts its old and its
-//! new side apart.
+//! the client's fence (the regions that may process it), whatever region serves the request. Where a rollout replaces a
+//! model or an endpoint, [`Arms`] counts its old and its new side apart.
 //!
 //! The number of counts is bounded. Labels are names of the rules and fixed words, never text from a client or an
 //! endpoint.
@@ -182,8 +182,8 @@ impl Collector {
     }
 
     /// Decides, and records, whether an attempt of this tenant will count for the judgement of a rollout that is under
-    /// way in the region. The caller asks when the attempt begins, and doesn't say whether it is of the rollout's old or
-    /// new arm (side). So neither its outcome nor its arm decides whether it counts.
+    /// way in the region. The caller asks when the attempt begins, and doesn't say whether it is of the rollout's old
+    /// or new arm (side). So neither its outcome nor its arm decides whether it counts.
     pub(crate) fn admit_to_judgement(
         &mut self,
         tenant: Option<TenantIndex>,

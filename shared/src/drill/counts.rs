@@ -1,5 +1,5 @@
 //! What was counted of the services that a drill moves clients of. Takes the sums of a node, returns counts by region,
-//! and whether any of them lies outside of its fence. Written by the node at `/v1/drills/counts`, read by
+//! and whether any of them lies outside of its fence. Written by the node at `/v1/drills/NAME`, read by
 //! `bailiwick drill run`, which takes differences.
 
 use std::collections::BTreeMap;
@@ -102,6 +102,13 @@ pub struct Checked {
     /// Requests sent to endpoints that weren't compared, because their client's jurisdictions weren't counted.
     #[serde(default)]
     pub edge_left_out: u64,
+    /// Changes of counts that had no room, of whatever service, at a Worker or at the node. What they were of isn't
+    /// known.
+    #[serde(default)]
+    pub edge_uncounted: u64,
+    /// Batches of counts of Workers that didn't arrive, of whatever service.
+    #[serde(default)]
+    pub batches_lost: u64,
 }
 
 impl Checked {
@@ -116,6 +123,8 @@ impl Checked {
         Self {
             dns_left_out: self.dns + self.dns_left_out,
             edge_left_out: self.edge + self.edge_left_out,
+            edge_uncounted: self.edge_uncounted,
+            batches_lost: self.batches_lost,
             ..Self::default()
         }
     }
@@ -129,7 +138,34 @@ impl Checked {
             edge_by_tenant: self.edge_by_tenant.saturating_sub(other.edge_by_tenant),
             edge_outside: self.edge_outside.saturating_sub(other.edge_outside),
             edge_left_out: self.edge_left_out.saturating_sub(other.edge_left_out),
+            edge_uncounted: self.edge_uncounted.saturating_sub(other.edge_uncounted),
+            batches_lost: self.batches_lost.saturating_sub(other.batches_lost),
         }
+    }
+
+    /// Adds another one.
+    pub fn merge(&mut self, other: &Self) {
+        self.dns += other.dns;
+        self.dns_outside += other.dns_outside;
+        self.dns_left_out += other.dns_left_out;
+        self.edge += other.edge;
+        self.edge_by_tenant += other.edge_by_tenant;
+        self.edge_outside += other.edge_outside;
+        self.edge_left_out += other.edge_left_out;
+        self.edge_uncounted += other.edge_uncounted;
+        self.batches_lost += other.batches_lost;
+    }
+
+    /// Takes what Workers counted as left out. They may have decided by other rules than the node judges by.
+    pub fn leave_out_edge(&mut self) {
+        self.edge_left_out += self.edge;
+        (self.edge, self.edge_by_tenant, self.edge_outside) = (0, 0, 0);
+    }
+
+    /// Whether something of the drilled services may not have been compared.
+    #[must_use]
+    pub fn has_gaps(&self) -> bool {
+        self.dns_left_out + self.edge_left_out + self.edge_uncounted + self.batches_lost > 0
     }
 }
 

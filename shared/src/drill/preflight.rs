@@ -176,7 +176,7 @@ fn too_full(facts: &Facts<'_>, looked: &Preflight) -> Vec<String> {
         let mend = "state load.demand of regions, or let Workers report";
         return vec![format!("nobody knows how many requests there are; {mend}")];
     }
-    let mut reasons = Vec::new();
+    let mut reasons: Vec<String> = undeclared(facts, looked).collect();
     for fence in &looked.fences {
         let name = fence.fence.iter().map(RegionId::as_str).collect::<Vec<_>>().join("+");
         match fence.load {
@@ -199,6 +199,24 @@ fn too_full(facts: &Facts<'_>, looked: &Preflight) -> Vec<String> {
         .extend(full.map(|one| format!("{} would have a load of {}", one.region, percent(one.during.unwrap_or(0.0)))));
     reasons.extend(looked.regions.iter().filter_map(measured_full));
     reasons
+}
+
+/// Regions whose own clients nobody counts. They would be missing in every sum.
+fn undeclared<'f>(facts: &'f Facts<'_>, looked: &'f Preflight) -> impl Iterator<Item = String> + 'f {
+    let is_unknown = |(position, one): &(usize, &RegionForecast)| {
+        let Some(index) = facts.table.region_named(one.region.as_str()) else { return false };
+        let region = facts.table.region(index);
+        let is_stated = region.load.as_ref().is_some_and(|load| load.demand.is_some());
+        let is_counted = facts.classes.list().iter().any(|class| class.home() == index && class.demand > 0);
+        // Workers that report count all requests to other regions, so nothing counted is no demand. The drilled region,
+        // which comes first, has to have some: else there is nothing to rehearse, or its clients aren't seen.
+        let sees_none = *position > 0 && facts.workers > 0 && !region.endpoints.is_empty();
+        !(is_stated || is_counted || sees_none)
+    };
+    looked.regions.iter().enumerate().filter(is_unknown).map(|(_, one)| {
+        let name = &one.region;
+        format!("nobody knows how many requests {name} has; state its load.demand, or let Workers report")
+    })
 }
 
 /// Why a region couldn't carry what would be moved to it, by the load that was measured there: demand that nobody
@@ -362,6 +380,39 @@ mod tests {
         let none = looked(&tests_table(10, ""), "one", |facts, _| facts.classes = Box::leak(Box::default()));
         assert_eq!(none.verdict, Verdict::Capacity);
         assert!(none.reasons[0].contains("nobody knows how many requests there are"), "{:?}", none.reasons);
+    }
+
+    #[test]
+    fn a_region_whose_clients_nobody_counts_is_not_drilled_and_not_relied_on() {
+        let table = |demand_of_fra: &str, demand_of_par: &str, endpoints: &str| {
+            let document = format!(
+                r#"{{ "version": 1, "revision": 1, "jurisdictions": {{
+                        "eu": {{ "include": ["EU"] }}, "uk": {{ "countries": ["GB"] }} }},
+                "regions": {{ "fra": {{ "countries": ["DE"], "load": {{ "capacity": 100 {demand_of_fra} }} }},
+                    "par": {{ "countries": ["FR"], "load": {{ "capacity": 100 {demand_of_par} }} {endpoints} }},
+                    "lon": {{ "countries": ["GB"], "load": {{ "capacity": 100, "demand": 40 }} }} }},
+                "drills": {{ "one": {{ "region": "fra" }} }},
+                "services": {{ "chat": {{ "hosts": ["chat.example"], "pattern": "active-active",
+                    "regions": ["fra", "par"], "residency": [{{ "clients": ["eu"], "process_in": ["eu"] }}] }},
+                  "local": {{ "hosts": ["local.example"], "pattern": "active-active",
+                    "regions": ["lon"], "residency": [{{ "clients": ["uk"], "process_in": ["uk"] }}] }} }} }}"#
+            );
+            Table::compile(document.as_bytes()).unwrap_or_else(|violations| panic!("{violations:?}"))
+        };
+        let reasons = |table: &Table| looked(table, "one", |_, _| {}).reasons;
+        let (forty, none) = (r#", "demand": 40"#, "");
+        let unknown = |name: &str| {
+            format!("nobody knows how many requests {name} has; state its load.demand, or let Workers report")
+        };
+        assert_eq!(reasons(&table(forty, forty, none)), [""; 0]);
+        assert_eq!(reasons(&table(none, none, none)), [unknown("fra"), unknown("par")]);
+        assert_eq!(reasons(&table(none, forty, none)), [unknown("fra")]);
+        assert_eq!(reasons(&table(forty, none, none)), [unknown("par")]);
+        // The Workers that report would have counted its requests.
+        let endpoints = r#", "endpoints": { "e": { "url": "https://par.example/v1" } }"#;
+        assert_eq!(reasons(&table(forty, none, endpoints)), [""; 0]);
+        // It is stated that there are none.
+        assert_eq!(reasons(&table(forty, r#", "demand": 0"#, none)), [""; 0]);
     }
 
     #[test]

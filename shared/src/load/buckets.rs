@@ -85,7 +85,12 @@ mod tests {
         let seen = |region: &str, used| {
             let load = |capacity| Some(Reading { used: requests(used), at: NOW }).filter(|_| capacity > 0);
             let capacity = table.region(table.region_named(region).unwrap()).load.as_ref()?.capacity?;
-            Some(RegionInput { is_up: region != "fra", capacity: Some(requests(capacity)), reading: load(capacity) })
+            Some(RegionInput {
+                is_up: region != "fra",
+                capacity: Some(requests(capacity)),
+                reading: load(capacity),
+                is_drilled: false,
+            })
         };
         let names = table.regions().iter().map(|region| region.id.as_str());
         let regions: Vec<_> = names.map(|name| seen(name, if name == "waw" { 60 } else { 20 }).unwrap()).collect();

@@ -31,7 +31,7 @@ fn table(demands: &[u32]) -> Table {
 /// A region that is up and had `used` requests in flight (in thousandths) at a time.
 fn region_input(used: Amount, at: i64) -> RegionInput {
     let reading = Reading { used, at: Timestamp(at) };
-    RegionInput { is_up: true, capacity: Some(requests(100)), reading: Some(reading) }
+    RegionInput { is_up: true, capacity: Some(requests(100)), reading: Some(reading), is_drilled: false }
 }
 
 fn planned(table: &Table, classes: &Classes, regions: &[RegionInput], before: Option<&Plan>, at: i64) -> Plan {
@@ -93,6 +93,31 @@ fn when_all_readings_are_stale_the_shares_stay_for_a_while_and_then_shrink_to_no
     assert!(shares.is_sorted_by(|earlier, later| later <= earlier), "the share never grows: {shares:?}");
     assert_eq!(shares.last(), Some(&0), "{shares:?}");
     assert!((0..classes.list().len()).all(|class| plan.left(ClassIndex(class)) == 0), "every client has a region");
+}
+
+#[test]
+fn a_drilled_region_calls_none_of_its_clients_home_and_takes_no_others() {
+    let (table, classes, mut plan) = two_regions();
+    let share = moved_to(&classes, &plan, 1);
+    // The full region is drilled: nearly nothing is measured there.
+    for at in (50_000..600_000).step_by(10_000) {
+        let drilled = RegionInput { is_drilled: true, ..region_input(requests(1), at) };
+        plan = planned(&table, &classes, &[drilled, region_input(requests(20) + share, at)], Some(&plan), at);
+        let now = moved_to(&classes, &plan, 1);
+        assert!(now.abs_diff(share) <= 100, "{at}: {now} of {share}");
+    }
+    // Its clients are back, and it is as full as before.
+    let regions = [region_input(requests(95) - share, 600_000), region_input(requests(20) + share, 600_000)];
+    plan = planned(&table, &classes, &regions, Some(&plan), 600_000);
+    assert!(moved_to(&classes, &plan, 1).abs_diff(share) <= 100);
+
+    // The region with room is drilled: it looks idle, and gets nobody.
+    let (table, classes, mut plan) = two_regions();
+    for at in (50_000..600_000).step_by(10_000) {
+        let drilled = RegionInput { is_drilled: true, ..region_input(requests(1), at) };
+        plan = planned(&table, &classes, &[region_input(requests(95), at), drilled], Some(&plan), at);
+        assert_eq!(moved_to(&classes, &plan, 1), 0, "{at}");
+    }
 }
 
 #[test]

@@ -149,7 +149,7 @@ impl Plan {
 /// let classes = Classes::stated(&table);
 /// let now = Timestamp(0);
 /// let seen = |is_up, used| {
-///     RegionInput { is_up, capacity: Some(100_000), reading: Some(Reading { used, at: now }) }
+///     RegionInput { is_up, capacity: Some(100_000), reading: Some(Reading { used, at: now }), is_drilled: false }
 /// };
 ///
 /// // Frankfurt is down. Paris carries 20 and has a low mark of 70, so it gets 50 of Frankfurt's 90.
@@ -238,13 +238,16 @@ fn assess(
             }
         }
     }
-    let unseen = RegionInput { is_up: true, capacity: None, reading: None };
+    let unseen = RegionInput { is_up: true, capacity: None, reading: None, is_drilled: false };
     let state = |(index, effect): (usize, &InEffect)| {
         let marks = marks(table, index);
         let times = Times { now, interval: input.interval, warmup: marks.warmup };
         let before = previous.map(|previous| previous.region(RegionIndex::new(index))).unwrap_or_default();
-        let mut state = before.next(input.regions.get(index).unwrap_or(&unseen), *effect, times);
-        state.room = state.room(marks.low.of(state.capacity), effect.planned, fade);
+        let seen = input.regions.get(index).unwrap_or(&unseen);
+        let mut state = before.next(seen, *effect, times);
+        let room = state.room(marks.low.of(state.capacity), effect.planned, fade);
+        // Whoever is moved to a drilled region would be moved on by the drill.
+        state.room = if seen.is_drilled { 0 } else { room };
         state
     };
     effects.iter().enumerate().map(state).collect()
@@ -259,7 +262,7 @@ impl RegionInput {
     /// A region with the capacity that the rules state and a measured load.
     #[must_use]
     pub fn stated(table: &Table, region: RegionIndex, is_up: bool, reading: Option<super::Reading>) -> Self {
-        Self { is_up, capacity: table.region(region).capacity().map(requests), reading }
+        Self { is_up, capacity: table.region(region).capacity().map(requests), reading, is_drilled: false }
     }
 }
 

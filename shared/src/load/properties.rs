@@ -123,6 +123,7 @@ impl Fleet {
             is_up: true,
             capacity: *capacity,
             reading: Some(Reading { used: *used, at }),
+            is_drilled: false,
         };
         used.iter().zip(&self.capacities).map(input).collect()
     }

@@ -32,6 +32,8 @@ pub struct RegionInput {
     pub capacity: Option<Amount>,
     /// The newest reading.
     pub reading: Option<Reading>,
+    /// Whether a drill sends clients away from the region. Then its readings are of the clients that are left.
+    pub is_drilled: bool,
 }
 
 /// How far the state of a region can be trusted.
@@ -131,6 +133,12 @@ impl RegionState {
         // A reading from the future comes from a wrong clock, and would hide all later readings.
         let is_usable = |reading: &Reading| reading.at <= times.now.after(times.interval);
         let is_newer = |reading: &Reading| self.reading_at.is_none_or(|last| reading.at > last);
+        if input.is_drilled && input.is_up && self.reading_at.is_some() {
+            // The load from before the drill stands. Otherwise the region would look idle, and call its clients home.
+            self.hold(self.natural, times.now);
+            self.reading_at = Some(times.now);
+            return Some(Millis(0));
+        }
         if let Some(reading) = input.reading.filter(|reading| is_usable(reading) && is_newer(reading) && input.is_up) {
             self.reading_at = Some(reading.at);
             // The measured load includes the effect of earlier plans, which is taken out here. Otherwise a plan would
@@ -182,7 +190,7 @@ mod tests {
 
     fn up(used: Option<(Amount, i64)>) -> RegionInput {
         let reading = used.map(|(used, at)| Reading { used, at: Timestamp(at) });
-        RegionInput { is_up: true, capacity: Some(1_000), reading }
+        RegionInput { is_up: true, capacity: Some(1_000), reading, is_drilled: false }
     }
 
     #[test]

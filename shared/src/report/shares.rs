@@ -231,6 +231,7 @@ mod tests {
             is_up,
             capacity: Some(requests(100)),
             reading: Some(Reading { used: requests(used), at: NOW }),
+            is_drilled: false,
         };
         let regions = [seen(false, 0), seen(false, 0), seen(true, 20)];
         SharesReport::new(

@@ -2,6 +2,7 @@
 //! JSON pointer and how to mend it. Called by `build`. A fence is the list of the regions that may process a client's
 //! data.
 
+mod drills;
 mod fleet;
 mod logs;
 mod names;
@@ -59,6 +60,7 @@ pub(super) fn warnings(
     warner.model_probes();
     warner.voters();
     warner.rollouts();
+    warner.drills();
     warner.replicas();
     warner.releases();
     warner.sinks();

@@ -1,5 +1,6 @@
 //! Limits how many bytes of bundles are in memory because they are being sent. Takes the size of a content before it is
-//! read; returns a [`SendPermit`], or `None` if too much is being sent already. The content carries its permit until the last byte is sent. Called by [`super::bundles`].
+//! read; returns a [`SendPermit`], or `None` if too much is being sent already. The content carries its permit until
+//! the last byte is sent. Called by [`super::bundles`].
 //!
 //! A content is in memory while it is sent, and a slow reader keeps it there. Small contents, such as prompts, don't
 //! count.
@@ -11,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How much may be sent at the same time, in KiB: the largest bundle four times.
 const MOST: u32 = 4 * (64 << 10) + 1_024;
-/// A content of at most this many bytes always gets a turn.
+/// A content of at most this many bytes always gets a permit.
 const SMALL: u64 = 1 << 20;
 
 /// What may be sent at once.
@@ -24,7 +25,7 @@ pub(super) struct SendPermit {
     _held: Option<OwnedSemaphorePermit>,
 }
 
-/// A content with its turn.
+/// A content with its permit.
 struct SentContent {
     content: Vec<u8>,
     _permit: SendPermit,
@@ -43,7 +44,7 @@ impl Default for Sending {
 }
 
 impl Sending {
-    /// A turn for a content of this many bytes. `None` if too much is being sent.
+    /// A permit for a content of this many bytes. `None` if too much is being sent.
     pub(super) fn permit(&self, bytes: u64) -> Option<SendPermit> {
         if bytes <= SMALL {
             return Some(SendPermit { _held: None });
@@ -55,9 +56,9 @@ impl Sending {
 }
 
 impl SendPermit {
-    /// The content as a body. The turn ends when all of it was sent, or when the client has gone.
+    /// The content as a body. The permit ends when all of it was sent, or when the client has gone.
     pub(super) fn carry(self, content: Vec<u8>) -> Bytes {
-        Bytes::from_owner(SentContent { content, _turn: self })
+        Bytes::from_owner(SentContent { content, _permit: self })
     }
 }
 
@@ -71,7 +72,7 @@ mod tests {
     fn large_contents_wait_for_others_to_be_sent_and_small_ones_do_not() {
         let sending = Sending::default();
         let mut bodies: Vec<Bytes> =
-            (0..4).map(|_| sending.permit(MOST_BYTES).expect("a turn").carry(vec![7; 3])).collect();
+            (0..4).map(|_| sending.permit(MOST_BYTES).expect("a permit").carry(vec![7; 3])).collect();
         assert!(sending.permit(MOST_BYTES).is_none() && sending.permit(SMALL * 2).is_none());
         assert!((0..10_000).all(|_| sending.permit(SMALL).is_some()));
         // As long as a part of one is to be sent, it counts.
@@ -79,9 +80,9 @@ mod tests {
         assert_eq!(rest, [7, 7][..]);
         assert!(sending.permit(MOST_BYTES).is_none());
         drop(rest);
-        let turn = sending.permit(MOST_BYTES);
-        assert!(turn.is_some() && sending.permit(MOST_BYTES).is_none());
-        drop((turn, bodies));
+        let permit = sending.permit(MOST_BYTES);
+        assert!(permit.is_some() && sending.permit(MOST_BYTES).is_none());
+        drop((permit, bodies));
         assert!(sending.permit(u64::MAX).is_some(), "alone, anything may be sent");
     }
 }

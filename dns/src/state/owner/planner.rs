@@ -256,14 +256,12 @@ fn region_inputs(table: &Table, health: &Health, up: &[bool], observed: &Observe
         let load = MeanLoad::of(&endpoints).load;
         let by_engines =
             load.zip(capacity).zip(at).map(|((load, capacity), at)| Reading { used: load.of(capacity), at });
-        // A region that a drill sends clients away from looks idle, and isn't: it takes no clients of others.
         let is_drilled = health.drilled.is_some_and(|drilled| drilled.region == index);
         let by_workers = at_endpoints(region, observed, now).map(|used| Reading { used, at: now });
         // The higher reading counts. An engine's queue or cache may be full before its request slots are, or the other
         // way round.
-        let readings = [by_engines, by_workers].into_iter().flatten().filter(|_| !is_drilled);
-        let reading = readings.max_by_key(|reading| reading.used);
-        RegionInput { is_up: *is_up, capacity, reading }
+        let reading = [by_engines, by_workers].into_iter().flatten().max_by_key(|reading| reading.used);
+        RegionInput { is_up: *is_up, capacity, reading, is_drilled }
     };
     (0..).map(RegionIndex).zip(table.regions()).zip(up).map(of_region).collect()
 }

@@ -53,6 +53,33 @@ fn assert_warns(change: impl FnOnce(&mut Value), pointer: &str, hint: &str) {
 }
 
 #[test]
+fn a_drill_whose_time_comes_while_another_lasts_is_warned_of() {
+    let with = |one: Value, two: Value| {
+        move |d: &mut Value| {
+            d["drills"] = json!({ "a": { "region": "fra", "weekly": one }, "b": { "region": "lon", "weekly": two } });
+        }
+    };
+    // By default a drill takes 10, 50 and 100 %: twice 5 min, half an hour, twice 5 min, and 2 min around them.
+    assert_warns(
+        with(json!("Tue 10:00"), json!("Tue 10:05")),
+        "/drills/b/weekly",
+        "when a of Tue 10:00 may be under way",
+    );
+    assert_warns(
+        with(json!("Tue 10:05"), json!("Tue 10:00")),
+        "/drills/a/weekly",
+        "when b of Tue 10:00 may be under way",
+    );
+    assert_warns(
+        with(json!("Mon 00:01"), json!("Sun 23:59")),
+        "/drills/a/weekly",
+        "when b of Sun 23:59 may be under way",
+    );
+    assert_warns(with(json!("Tue 10:00"), json!("Tue 10:00")), "/drills/b/weekly", "choose another time");
+    assert_eq!(reported(with(json!("Tue 10:00"), json!("Tue 10:52"))), [""; 0]);
+}
+
+#[test]
 fn secrets_of_the_worker_itself_are_warned_of() {
     let place = "/regions/fra/endpoints/fra-1/secret";
     let named =

@@ -37,6 +37,7 @@ pub(super) fn counted(api: &Api, snapshot: &Snapshot, book: &Book, drill: &Drill
     };
     api.handle.observed().with(|sums| {
         counted.workers = sums.isolates(now);
+        (counted.checked.edge_uncounted, counted.checked.batches_lost) = (sums.dropped(), sums.missed());
         for (key, counts) in sums.totals().filter(|(key, _)| is_drilled(key.service.as_str())) {
             counted.add_edge(book, key, counts);
         }

@@ -18,6 +18,8 @@ pub(super) struct Receipts {
     pub(super) invalid: u64,
     /// Receipts of another time.
     pub(super) other_time: u64,
+    /// Receipts of the drill's time whose fence doesn't have the drilled region. The drill changes nothing for them.
+    pub(super) other_fence: u64,
 }
 
 /// Milliseconds as seconds.

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bailiwick_rules::drill::counts::{Checked, Counted};
+use bailiwick_rules::drill::counts::Counted;
 use bailiwick_rules::drill::record::{Outcome, Record};
 use bailiwick_rules::drill::told::{DrillAsk, DrillLook, DrillsReport};
 use bailiwick_rules::id::DrillId;
@@ -20,6 +21,9 @@ use crate::program::cli::node::{Access, Node, NodeArgs};
 use crate::state::load::compile_rules;
 use crate::state::snapshot::Rules;
 use crate::text::nearest::suggestion;
+
+/// How long a look waits for nodes whose counts are added.
+const ALSO_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Which nodes.
 #[derive(Debug, Clone, Args)]
@@ -43,6 +47,8 @@ pub(super) struct DrillNode {
 struct Sums {
     last: BTreeMap<usize, Counted>,
     total: Option<Counted>,
+    /// Whether the rules have changed since the first look.
+    have_rules_changed: bool,
 }
 
 impl DrillNode {
@@ -54,9 +60,9 @@ impl DrillNode {
         let main = Node::find(&args.node, power)?;
         let also = args.also.iter().map(|url| {
             let args = NodeArgs { api: Some(url.clone()), ..args.node.clone() };
-            Node::find(&args, Access::Read)
+            Ok(Node::find(&args, Access::Read)?.patient(ALSO_PATIENCE))
         });
-        Ok(Self { main, also: also.collect::<Result<_, _>>()?, sums: Sums::default() })
+        Ok(Self { main, also: also.collect::<Result<_, Vec<String>>>()?, sums: Sums::default() })
     }
 
     /// The drills of the rules in service, and whether each could begin.
@@ -87,8 +93,14 @@ impl DrillNode {
         let path = format!("/v1/drills/{name}");
         let mut look: DrillLook = told(self.main.ask(Method::GET, &path, None)?)?;
         self.sums.add(0, look.counted.clone());
-        for (nth, node) in self.also.iter().enumerate() {
-            if let Ok(other) = node.ask(Method::GET, &path, None).and_then(told::<DrillLook>) {
+        // All at once, so that several silent ones don't let the share run out that the drill has asked for.
+        let others: Vec<Option<DrillLook>> = std::thread::scope(|scope| {
+            let ask = |node| scope.spawn(|| Node::ask(node, Method::GET, &path, None).and_then(told::<DrillLook>).ok());
+            let asked: Vec<_> = self.also.iter().map(ask).collect();
+            asked.into_iter().map(|one| one.join().ok().flatten()).collect()
+        });
+        for (nth, other) in others.into_iter().enumerate() {
+            if let Some(other) = other {
                 self.sums.add(nth + 1, other.counted);
             }
         }
@@ -191,11 +203,17 @@ impl Sums {
     /// Adds what a node counted since it was asked last. Its first answer is only what later ones are compared with: it
     /// has the counts of the whole time since its process began.
     fn add(&mut self, node: usize, counted: Counted) {
-        let new = match self.last.get(&node) {
+        let mut new = match self.last.get(&node) {
             Some(last) => counted.since_look(last),
             None if self.total.is_some() => counted.since(&counted),
             None => counted.clone(),
         };
+        // Workers get rules later than nodes, and count a request when it ends. So what they count from now on may have
+        // been decided by either rules, for as long as a stream may last.
+        self.have_rules_changed |= self.last.get(&node).is_some_and(|last| last.rules_sha256 != counted.rules_sha256);
+        if self.have_rules_changed {
+            new.checked.leave_out_edge();
+        }
         self.last.insert(node, counted);
         let Some(total) = &mut self.total else {
             self.total = Some(new);
@@ -215,20 +233,14 @@ impl Sums {
             sum.load = sum.load.or(region.load);
         }
         total.nowhere.merge(&new.nowhere);
-        let Checked { dns, dns_outside, dns_left_out, edge, edge_by_tenant, edge_outside, edge_left_out } = new.checked;
-        let sum = &mut total.checked;
-        sum.dns += dns;
-        sum.dns_outside += dns_outside;
-        sum.dns_left_out += dns_left_out;
-        sum.edge += edge;
-        sum.edge_by_tenant += edge_by_tenant;
-        sum.edge_outside += edge_outside;
-        sum.edge_left_out += edge_left_out;
+        total.checked.merge(&new.checked);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bailiwick_rules::drill::counts::Checked;
+
     use super::*;
 
     fn counted(begun: i64, dns: u64) -> Counted {
@@ -257,12 +269,13 @@ mod tests {
 
     #[test]
     fn what_was_counted_while_the_rules_changed_is_judged_by_neither_book() {
-        let mut sums = Sums::default();
+        let (mut sums, mut edge) = (Sums::default(), Vec::new());
         let mut told = |sha: &str, dns, dns_outside| {
-            let checked = Checked { dns, dns_outside, ..Checked::default() };
+            let checked = Checked { dns, dns_outside, edge: dns, edge_outside: dns_outside, ..Checked::default() };
             sums.add(0, Counted { rules_sha256: sha.to_owned(), checked, ..counted(0, dns) });
-            let Checked { dns, dns_outside, dns_left_out, .. } = sums.total.as_ref().unwrap().checked;
-            (dns, dns_outside, dns_left_out)
+            let told = sums.total.as_ref().unwrap().checked;
+            edge.push((told.edge, told.edge_outside, told.edge_left_out));
+            (told.dns, told.dns_outside, told.dns_left_out)
         };
         assert_eq!(told("old", 1_000, 0), (1_000, 0, 0));
         assert_eq!(told("old", 1_010, 0), (1_010, 0, 0));
@@ -270,5 +283,8 @@ mod tests {
         assert_eq!(told("new", 1_030, 900), (1_010, 0, 20));
         assert_eq!(told("new", 1_035, 902), (1_015, 2, 20), "what is outside by the rules in service counts");
         assert_eq!(told("old", 1_040, 1), (1_015, 2, 25), "and isn't taken back by the old ones");
+        // Workers may follow later, so nothing that they count after the first change is judged.
+        let before = [(1_000, 0, 0), (1_010, 0, 0)];
+        assert_eq!(edge, [before[0], before[1], (1_010, 0, 20), (1_010, 0, 25), (1_010, 0, 30)]);
     }
 }

@@ -79,14 +79,17 @@ fn outcome(page: &mut String, record: &Record, now: Timestamp) {
 }
 
 /// The class of the number of requests outside the fence. A zero is good only if it proves something: something was
-/// compared, no request waits for receipts to tell its tenant, and every receipt that was given proves what it says.
+/// compared, nothing is known to be missing, every request that only a tenant's fence allows has its receipt, and every
+/// receipt that was given proves what it says.
 fn tone(all: u64, record: &Record, receipts: Option<Receipts>) -> &'static str {
     let checked = &record.checked;
     let is_proved = match receipts {
-        Some(receipts) => receipts.checked > 0 && receipts.invalid == 0 && receipts.unproved == 0,
+        Some(Receipts { checked: valid, invalid, unproved, .. }) => {
+            valid > 0 && valid >= checked.edge_by_tenant && invalid == 0 && unproved == 0
+        }
         None => checked.edge_by_tenant == 0 && checked.dns + checked.edge > 0,
     };
-    match (all, is_proved) {
+    match (all, is_proved && !checked.has_gaps()) {
         (0, true) => "good",
         (0, false) => "open",
         _ => "bad",
@@ -111,11 +114,12 @@ fn outside(page: &mut String, record: &Record, receipts: Option<Receipts>) {
             let _ = writeln!(
                 page,
                 "<tr><td>signed receipts of the edge</td><td>{}</td><td>{}</td></tr>\n</table>\n<p>{} receipts were of \
-                 another time, {} weren't signed by the gateway's keys or were changed, {} were given twice, and {} \
-                 have no room for their whole fence and prove nothing.</p>",
+                 another time, {} of fences without the region, {} weren't signed by the gateway's keys or were \
+                 changed, {} were given twice, and {} have no room for their whole fence and prove nothing.</p>",
                 receipts.checked,
                 receipts.outside,
                 receipts.other_time,
+                receipts.other_fence,
                 receipts.invalid,
                 receipts.repeated,
                 receipts.unproved
@@ -126,9 +130,14 @@ fn outside(page: &mut String, record: &Record, receipts: Option<Receipts>) {
     let _ = writeln!(
         page,
         "<p>Not compared: {} answers of DNS whose country wasn't counted, and {} requests whose client's jurisdictions \
-         weren't. {} requests lie within the fence of a tenant \
-         alone; counts don't tell tenants apart, receipts do.</p>",
-        checked.dns_left_out, checked.edge_left_out, checked.edge_by_tenant
+         weren't or that may have been sent by other rules. {} batches of counts of Workers were lost, and {} counts \
+         had no room. {} requests lie within the fence of a tenant alone; counts don't tell tenants apart, receipts \
+         do.</p>",
+        checked.dns_left_out,
+        checked.edge_left_out,
+        checked.batches_lost,
+        checked.edge_uncounted,
+        checked.edge_by_tenant
     );
 }
 
@@ -384,8 +393,22 @@ pub(super) mod tests {
         }
         let mut by_tenant = record();
         by_tenant.checked.edge_by_tenant = 1;
-        let drawn = page(&by_tenant, None, Timestamp(0)).plain();
-        assert!(drawn.contains("<p class=\"big open\">0</p>"), "{drawn}");
+        let tone_of = |record: &Record, receipts| tone(0, record, receipts);
+        assert_eq!(tone_of(&by_tenant, None), "open");
+        assert_eq!(tone_of(&by_tenant, Some(fine)), "good");
+        by_tenant.checked.edge_by_tenant = 6;
+        assert_eq!(tone_of(&by_tenant, Some(fine)), "open", "five receipts prove nothing of the sixth");
+        let gaps: [fn(&mut Record); 4] = [
+            |record| record.checked.dns_left_out = 1,
+            |record| record.checked.edge_left_out = 1,
+            |record| record.checked.edge_uncounted = 1,
+            |record| record.checked.batches_lost = 1,
+        ];
+        for gap in gaps {
+            let mut with_gap = record();
+            gap(&mut with_gap);
+            assert_eq!((tone_of(&with_gap, None), tone_of(&with_gap, Some(fine))), ("open", "open"));
+        }
         let receipts = Receipts { checked: 5, outside: 2, invalid: 1, other_time: 3, ..fine };
         let page = of(Some(receipts));
         assert!(page.contains("<p class=\"big bad\">2</p>") && page.contains("<td>5</td><td>2</td>"), "{page}");

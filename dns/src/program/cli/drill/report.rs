@@ -73,11 +73,12 @@ pub(super) fn report(args: &ReportArgs, now: Timestamp) -> Result<Report, Vec<St
     replace(file, page.as_bytes(), Mode::Public)
         .map_err(|error| vec![format!("{}: can't be written ({error})", file.display())])?;
     let mut text = summary(&record);
-    if let Some(Receipts { checked, outside, unproved, repeated, invalid, other_time }) = receipts {
+    if let Some(Receipts { checked, outside, unproved, repeated, invalid, other_time, other_fence }) = receipts {
         let _ = writeln!(text, "  receipts   {outside} of {checked} outside the fence");
         let _ = writeln!(
             text,
-            "             {unproved} prove nothing, {invalid} invalid, {other_time} of another time, {repeated} twice"
+            "             {unproved} prove nothing, {invalid} invalid, {other_time} of another time, {other_fence} of \
+             fences without the region, {repeated} twice"
         );
     }
     Ok(Report { is_unwell, ..Report::fine(text) })
@@ -111,8 +112,10 @@ fn tally(verified: impl Iterator<Item = Result<Verified, VerifyError>>, record: 
     let during = Timestamp(record.since.0.div_euclid(1_000) * 1_000)..=record.until.after(Millis(1_000));
     let (mut found, mut seen) = (Receipts::default(), BTreeSet::new());
     for one in verified {
+        let mut has_region = true;
         let (at, jti, is_outside, is_proved) = match one {
             Ok(Verified { claims, .. }) => {
+                has_region = claims.fence_more > 0 || claims.fence.iter().any(|name| *name == record.region.as_str());
                 let is_within = claims.attempts.iter().all(|attempt| claims.fence.contains(&attempt.region));
                 (Timestamp(claims.iat.saturating_mul(1_000)), claims.jti, false, is_within)
             }
@@ -126,6 +129,7 @@ fn tally(verified: impl Iterator<Item = Result<Verified, VerifyError>>, record: 
             (_, false, _) => found.repeated += 1,
             (false, true, _) => found.other_time += 1,
             (true, true, false) => found.unproved += 1,
+            (true, true, true) if !has_region => found.other_fence += 1,
             (true, true, true) => {
                 (found.checked, found.outside) = (found.checked + 1, found.outside + u64::from(is_outside));
             }
@@ -195,8 +199,17 @@ mod tests {
 
     /// A receipt of the drill's time with a good signature.
     fn receipt(jti: &str, attempt: &str, fence_more: usize, late: i64) -> Result<Verified, VerifyError> {
+        receipt_of(jti, ("fra", attempt), fence_more, late)
+    }
+
+    fn receipt_of(
+        jti: &str,
+        (fence, attempt): (&str, &str),
+        fence_more: usize,
+        late: i64,
+    ) -> Result<Verified, VerifyError> {
         let claims = json!({ "jti": jti, "iat": record().since.0 / 1_000 + late, "service": "chat", "revision": 1,
-            "rules_sha256": "", "client": { "jurisdictions": ["eu"], "source": "tenant" }, "fence": ["fra"],
+            "rules_sha256": "", "client": { "jurisdictions": ["eu"], "source": "tenant" }, "fence": [fence],
             "fence_more": fence_more, "status": 200,
             "attempts": [{ "region": attempt, "endpoint": "e", "outcome": "committed", "ms": 1 }] });
         Ok(Verified {
@@ -219,13 +232,15 @@ mod tests {
             receipt("2", "iad", 3, 0),
             receipt("3", "fra", 3, 0),
             receipt("4", "fra", 0, 3_600),
+            receipt_of("7", ("par", "par"), 0, 0),
             outside("5", 0),
             outside("6", 3_600),
             outside("5", 0),
             Err(VerifyError::OtherTenant("acme".to_owned())),
         ];
         let found = tally(given.into_iter(), &record());
-        let expected = Receipts { checked: 3, outside: 1, unproved: 1, repeated: 2, invalid: 1, other_time: 2 };
+        let expected =
+            Receipts { checked: 3, outside: 1, unproved: 1, repeated: 2, invalid: 1, other_time: 2, other_fence: 1 };
         assert_eq!(found, expected);
         assert_eq!(as_json(&record(), Some(found), Timestamp(0))["outside"], 1);
     }

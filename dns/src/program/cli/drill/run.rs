@@ -102,6 +102,8 @@ pub(super) struct Running<'a> {
     loads: Vec<bailiwick_rules::id::RegionId>,
     /// The node's last answer to a share that was asked for.
     taken: Option<DrillRecord>,
+    /// Until when the last share that was asked for may last.
+    asked_until: Timestamp,
     /// Whether the record couldn't be written at the last look.
     is_unwritten: bool,
     /// Called at each look: keeps the lease of whoever runs scheduled drills.
@@ -139,6 +141,7 @@ impl<'a> Running<'a> {
             missing: None,
             loads,
             taken: None,
+            asked_until: Timestamp(0),
             is_unwritten: false,
             at_look,
         };
@@ -149,7 +152,7 @@ impl<'a> Running<'a> {
     /// Runs it until it has ended, and watches for a while. Returns the record.
     ///
     /// # Errors
-    /// That the record can't be written.
+    /// That the record could be kept nowhere.
     pub(super) fn complete(mut self) -> Result<Record, Vec<String>> {
         let preflight = self.recorder.record().preflight.clone();
         if preflight.verdict != Verdict::Go {
@@ -160,7 +163,7 @@ impl<'a> Running<'a> {
         }
         say(&format!("{} watches before its first step", self.id));
         self.watch(self.args.before);
-        if let Some(began) = self.first_step()? {
+        if let Some(began) = self.first_step() {
             let (outcome, why) = self.steps(began);
             self.end(outcome, why);
             self.watch(self.args.after);
@@ -170,9 +173,22 @@ impl<'a> Running<'a> {
 
     fn finish(mut self) -> Result<Record, Vec<String>> {
         self.recorder.finish();
-        write(&self.file, self.recorder.record())?;
-        if let Err(errors) = self.node.leave(self.recorder.record()) {
+        // Each of the two is tried, whatever comes of the other.
+        let left = self.node.leave(self.recorder.record());
+        let written = write(&self.file, self.recorder.record());
+        if let Err(errors) = &left {
             eprintln!("warning: the node doesn't keep the record: {}", errors.join("; "));
+        }
+        match (left, written) {
+            (Err(_), Err(errors)) => return Err(errors),
+            (Ok(()), Err(errors)) => {
+                eprintln!(
+                    "warning: {}; the node has the record: `bailiwick drill report {}`",
+                    errors.join("; "),
+                    self.id
+                );
+            }
+            (_, Ok(())) => {}
         }
         Ok(self.recorder.record().clone())
     }
@@ -238,29 +254,41 @@ impl<'a> Running<'a> {
         self.args.every.0.saturating_mul(4).clamp(SHORTEST_HOLD.0, LONGEST_HOLD.0)
     }
 
-    /// Asks for the first share. Returns when the drill began; `None` if the node refuses it.
-    fn first_step(&mut self) -> Result<Option<Timestamp>, Vec<String>> {
+    /// Asks for the first share. Returns when the drill began; `None` if it didn't.
+    fn first_step(&mut self) -> Option<Timestamp> {
         let share = steps(&self.drill).first().map_or(0, |step| step.share);
-        self.look()?;
-        match self.node.ask(&self.id, None, share, self.hold()) {
+        if let Err(errors) = self.look() {
+            let why = format!("the node gave no answer before the first step: {}", errors.join("; "));
+            say(&format!("{} doesn't begin: {why}", self.id));
+            self.recorder.refused(Outcome::Aborted, vec![why]);
+            return None;
+        }
+        match self.ask(None, share) {
             Ok(record) => {
                 let began = record.began;
                 self.taken = Some(record);
                 self.took(share, began);
-                Ok(Some(began))
+                Some(began)
             }
             Err(AskError::NoAnswer(reasons)) => {
                 self.take_back(share, &reasons);
-                Ok(None)
+                None
             }
             Err(AskError::Refused(reasons)) => {
                 let is_capacity = reasons.iter().all(|reason| reason.starts_with(Verdict::Capacity.as_str()));
                 say(&format!("{} doesn't begin: {}", self.id, reasons.join("; ")));
                 let outcome = if is_capacity { Outcome::Capacity } else { Outcome::Blocked };
                 self.recorder.refused(outcome, reasons);
-                Ok(None)
+                None
             }
         }
+    }
+
+    /// Asks the node for a share.
+    fn ask(&mut self, began: Option<Timestamp>, share: u8) -> Result<DrillRecord, AskError> {
+        // Also if the answer gets lost, the node may have taken it until then.
+        self.asked_until = self.recorder.last().at.after(Millis(self.hold()));
+        self.node.ask(&self.id, began, share, self.hold())
     }
 
     /// Takes back a first share that nobody knows whether the node took: its answer was lost. Looks for the run, and
@@ -337,7 +365,7 @@ impl<'a> Running<'a> {
                 Action::Abort(why) | Action::Ended(why) => return (Outcome::Aborted, Some(why)),
             };
             let share = steps.get(next).map_or(0, |step| step.share);
-            match self.node.ask(&self.id, Some(began), share, self.hold()) {
+            match self.ask(Some(began), share) {
                 Ok(record) => {
                     self.taken = Some(record);
                     if next != place.step {
@@ -358,7 +386,7 @@ impl<'a> Running<'a> {
         let now = self.recorder.last().at;
         let at = match &self.taken {
             // The node may have ended it already.
-            Some(run) if self.node.end_run(run, &reason).is_err() => run.until.max(now),
+            Some(run) if self.node.end_run(run, &reason).is_err() => run.until.max(self.asked_until).max(now),
             _ => now,
         };
         say(&format!("{at}  all clients of {} come back: {told}", self.drill.region));
