@@ -531,7 +531,8 @@ mod tests {
                 match step {
                     Step::Begin(nth) => {
                         under_way[nth] += 1;
-                        prop_assert!(collector.begin_send(&at(&format!("e{nth}")), now));
+                        let is_counted = collector.begin_send(&at(&format!("e{nth}")), now);
+                        prop_assert!(is_counted);
                     }
                     Step::End(nth) if under_way[nth] > 0 => {
                         under_way[nth] -= 1;

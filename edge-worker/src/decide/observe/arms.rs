@@ -196,7 +196,7 @@ mod tests {
             judged.note(nth % 3 == 1, nth);
         }
         assert!((0..200).all(|nth| judged.has(nth) == (nth < 32 && nth % 3 == 1)));
-        assert_eq!(judged.bytes(), 99);
+        assert_eq!(judged.request_bytes(), 99);
     }
 
     #[test]

@@ -95,7 +95,9 @@ impl DrillNode {
         self.sums.add(0, look.counted.clone());
         // All at once, so that several silent ones don't let the share run out that the drill has asked for.
         let others: Vec<Option<DrillLook>> = std::thread::scope(|scope| {
-            let ask = |node| scope.spawn(|| Node::ask(node, Method::GET, &path, None).and_then(told::<DrillLook>).ok());
+            let path = &path;
+            let look = |node: &Node| node.ask(Method::GET, path, None).and_then(told::<DrillLook>).ok();
+            let ask = |node| scope.spawn(move || look(node));
             let asked: Vec<_> = self.also.iter().map(ask).collect();
             asked.into_iter().map(|one| one.join().ok().flatten()).collect()
         });
