@@ -22,9 +22,18 @@ struct Between {
 
 struct Shared {
     to: Mutex<SocketAddr>,
-    /// How the next request begins whose answer gets lost.
-    loses: Mutex<Option<&'static str>>,
+    loses: Mutex<Option<Loss>>,
     is_closed: AtomicBool,
+}
+
+/// The answers that get lost.
+struct Loss {
+    /// How their requests begin.
+    request: &'static str,
+    /// How many of them arrive before.
+    arrive: usize,
+    /// Whether all further ones are lost.
+    is_for_long: bool,
 }
 
 impl Between {
@@ -52,7 +61,11 @@ impl Between {
 
     /// Keeps the answer to the next request that begins so.
     fn loses(&self, request: &'static str) {
-        *self.shared.loses.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
+        self.loses_by(Some(Loss { request, arrive: 0, is_for_long: false }));
+    }
+
+    fn loses_by(&self, loss: Option<Loss>) {
+        *self.shared.loses.lock().unwrap_or_else(PoisonError::into_inner) = loss;
     }
 
     /// Whether that answer was lost.
@@ -90,9 +103,16 @@ fn pass(client: &TcpStream, shared: &Shared) {
         });
         copy(client, &node, |piece| {
             let mut loses = shared.loses.lock().unwrap_or_else(PoisonError::into_inner);
-            if loses.is_some_and(|request| piece.starts_with(request.as_bytes())) {
-                *loses = None;
-                is_lost.store(true, Ordering::Relaxed);
+            match &mut *loses {
+                Some(loss) if piece.starts_with(loss.request.as_bytes()) => {
+                    is_lost.store(loss.arrive == 0, Ordering::Relaxed);
+                    if loss.arrive == 0 && !loss.is_for_long {
+                        *loses = None;
+                    } else {
+                        loss.arrive = loss.arrive.saturating_sub(1);
+                    }
+                }
+                _ => {}
             }
             true
         });
@@ -182,9 +202,24 @@ fn a_scheduled_drill_whose_node_gives_no_answer_at_its_time_begins_when_it_does(
     let between = Between::to(SocketAddr::from(([127, 0, 0, 1], 1)));
     let runner = Runner::start(&node, &between.url(), "record", &["--scheduled"]);
     runner.says("the API can't be reached at ");
-    // It is asked whether the drill ran already, and the look before the first step fails.
+    // Whether the drill ran already is told, and nothing more.
     between.loses("GET /v1/drills/london ");
     between.leads_to(node.api);
     wait::until_true("it began by itself", || share(&node) == 100);
     assert!(between.has_lost());
+}
+
+#[test]
+fn a_scheduled_drill_whose_node_falls_silent_before_the_first_step_begins_when_it_answers_again() {
+    let world = World::start();
+    let drill = json!({ "weekly": this_minute(), "for": "10m", "ramp": [100] });
+    let node = Setup::new(&rules(&world, &drill), ZONE).start();
+    ready(&node);
+    let between = Between::to(node.api);
+    between.loses_by(Some(Loss { request: "GET /v1/drills/london ", arrive: 1, is_for_long: true }));
+    let runner = Runner::start(&node, &between.url(), "record", &["--scheduled"]);
+    runner.says("london doesn't begin: the node gave no answer before the first step: ");
+    assert_eq!(share(&node), 0);
+    between.loses_by(None);
+    wait::until_true("it began by itself", || share(&node) == 100);
 }

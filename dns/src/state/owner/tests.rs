@@ -527,8 +527,8 @@ async fn signatures_are_renewed_by_time_alone() {
         assert!(snapshot.world().signed_until(now).all(|(_, until)| until.since(now).0 > 86_400_000), "{hours:?}");
         assert_eq!(snapshot.generation(), first.generation() + renewals);
     }
-    // The first renewal comes after four days, less a random part of half a day that each RRset has of its own. The zone
-    // has fewer than twelve RRsets, so the twelfth renewal is of one that was renewed before.
+    // The first renewal comes after four days, less a random part of half a day that each RRset has of its own. The
+    // zone has fewer than twelve RRsets, so the twelfth renewal is of one that was renewed before.
     assert!((84..=96).contains(&hours[0]) && hours[11] >= 2 * 84, "{hours:?}");
 }
 
