@@ -25,6 +25,7 @@ mod shedding;
 mod stats;
 mod streams;
 mod turn;
+mod viewers;
 mod workload;
 mod world;
 
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_tests::geo;
+use bailiwick_tests::net::free_port;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -184,6 +186,9 @@ fn chosen(options: &Options) -> Result<Vec<Peer>, String> {
     if options.shedding {
         all.push(Peer::Shedding(options.bailiwick.clone(), shedding::engine()?));
     }
+    if options.viewers {
+        all.push(Peer::Watched(options.bailiwick.clone(), free_port()));
+    }
     if options.streams {
         all.push(Peer::Bind);
         match &options.knot_quic {
@@ -227,6 +232,10 @@ fn started(
         if let (Peer::Shedding(..), Some(steered)) = (peer, steered) {
             let took = shedding::wait(server.address, steered, draw).map_err(|error| format!("shedding: {error}"))?;
             say(&format!("clients of every site are moved after {:.1} s", took.as_secs_f64()));
+        }
+        if let Peer::Watched(_, api) = peer {
+            viewers::follow(*api, world::SITES[0].name)?;
+            say("a hundred viewers follow its events");
         }
         if !matches!(peer, Peer::Echo) {
             for workload in workloads.iter().filter(|workload| peer.answers(workload.kind)) {

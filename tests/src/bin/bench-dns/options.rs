@@ -44,6 +44,7 @@ Examples:
   scripts/bench/dns --threads 2                      two threads beside one
   scripts/bench/dns --flood --workloads missing      whether a flood disturbs known names
   scripts/bench/dns --shedding --workloads steered   while clients are moved because of load
+  scripts/bench/dns --viewers --workloads steered    while a hundred viewers follow its picture
   scripts/bench/dns --streams                        TCP, TLS, HTTPS and QUIC, too
 
 Writes target/bench/dns.json (every sample) and target/bench/dns.svg (a bar chart).
@@ -60,7 +61,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) quick: bool,
     /// Leave out all other servers. Of: bailiwick, gdnsd, nsd, knot, with --streams bind and knot-quic, with --shedding
-    /// shedding, and the names of --also; the echo is always there.
+    /// shedding, with --viewers watched, and the names of --also; the echo is always there.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Which workloads.
@@ -94,6 +95,10 @@ pub(crate) struct Options {
     /// Measure this server, too, while it moves clients of every site because of load: it is called shedding.
     #[arg(long)]
     pub(crate) shedding: bool,
+    /// Measure this server, too, while a hundred viewers follow the events of its picture, 10,000 an hour: it is called
+    /// watched.
+    #[arg(long)]
+    pub(crate) viewers: bool,
     /// Measure requests by TCP and TLS (dnsperf), HTTPS (h2load) and QUIC (this program) too, of whoever speaks them,
     /// and of BIND.
     #[arg(long)]

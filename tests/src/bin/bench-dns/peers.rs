@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::shedding;
+use crate::viewers;
 use crate::workload::Kind;
 use crate::world::{Country, ELSEWHERE, ORIGIN, SITES, STEERED, STEERED_TTL, rules, zone};
 
@@ -21,6 +22,8 @@ pub(crate) enum Peer {
     Bailiwick(PathBuf),
     /// The same while it moves clients because of load, as the engine at this address tells.
     Shedding(PathBuf, SocketAddr),
+    /// The same while viewers follow its picture, with its API at this address.
+    Watched(PathBuf, SocketAddr),
     /// gdnsd with its geoip plugin.
     Gdnsd,
     /// NSD: static zones only.
@@ -70,6 +73,7 @@ impl Peer {
             Self::Echo => "echo",
             Self::Bailiwick(_) => "bailiwick",
             Self::Shedding(..) => "shedding",
+            Self::Watched(..) => "watched",
             Self::Gdnsd => "gdnsd",
             Self::Nsd => "nsd",
             Self::Knot => "knot",
@@ -87,7 +91,7 @@ impl Peer {
     /// The transports besides UDP that it is asked over: TCP, TLS, HTTPS, QUIC.
     pub(crate) fn speaks(&self) -> &'static [&'static str] {
         match self {
-            Self::Echo | Self::Shedding(..) => &[],
+            Self::Echo | Self::Shedding(..) | Self::Watched(..) => &[],
             Self::Gdnsd | Self::Knot => &["tcp"],
             Self::Nsd => &["tcp", "dot"],
             Self::Bind => &["tcp", "dot", "doh"],
@@ -100,8 +104,8 @@ impl Peer {
     pub(crate) fn missing(&self) -> Option<String> {
         let program = match self {
             Self::Echo | Self::Other { .. } => return None,
-            Self::Bailiwick(path) | Self::Shedding(path, _) if path.exists() => return None,
-            Self::Bailiwick(path) | Self::Shedding(path, _) => {
+            Self::Bailiwick(path) | Self::Shedding(path, _) | Self::Watched(path, _) if path.exists() => return None,
+            Self::Bailiwick(path) | Self::Shedding(path, _) | Self::Watched(path, _) => {
                 return Some(format!("{} is missing; cargo build --release --package bailiwick-dns", path.display()));
             }
             Self::KnotQuic(path) if path.exists() => return None,
@@ -122,7 +126,7 @@ impl Peer {
         let (program, argument) = match self {
             Self::Echo => return concat!("recvmmsg and sendmmsg of bailiwick ", env!("CARGO_PKG_VERSION")).to_owned(),
             Self::Other { command, .. } => return command.clone(),
-            Self::Bailiwick(path) | Self::Shedding(path, _) => (path.clone(), "--version"),
+            Self::Bailiwick(path) | Self::Shedding(path, _) | Self::Watched(path, _) => (path.clone(), "--version"),
             // It knows no argument for this, and tells it whenever it is misused.
             Self::Gdnsd => (PathBuf::from("gdnsd"), "-?"),
             Self::Nsd => (PathBuf::from("nsd"), "-v"),
@@ -154,14 +158,7 @@ impl Peer {
                 let (address, threads) = (place.address.to_string(), place.threads.to_string());
                 return Ok(words([&*own.to_string_lossy(), "--echo", &address, "--threads", &threads]));
             }
-            Self::Bailiwick(path) | Self::Shedding(path, _) => {
-                bailiwick(place)?;
-                if let Self::Shedding(_, engine) = self {
-                    write(place, "rules.json", &shedding::rules(rules(place.countries), *engine).to_string())?;
-                }
-                let (path, config) = (path.to_string_lossy(), format!("{folder}/bailiwick.toml"));
-                return Ok(words([&*path, "serve", "--log", "warn", "--config", &config]));
-            }
+            Self::Bailiwick(path) | Self::Shedding(path, _) | Self::Watched(path, _) => return self.own(path, place),
             Self::Other { command, .. } => {
                 bailiwick(place)?;
                 let reported = command.replace("{port}", &port.to_string()).replace("{folder}", &folder.to_string());
@@ -204,6 +201,25 @@ impl Peer {
         }
         Ok(command)
     }
+
+    /// The same for this project's server.
+    fn own(&self, path: &Path, place: &Place<'_>) -> Result<Vec<String>, String> {
+        bailiwick(place)?;
+        match self {
+            Self::Shedding(_, engine) => {
+                write(place, "rules.json", &shedding::rules(rules(place.countries), *engine).to_string())?;
+            }
+            Self::Watched(_, api) => {
+                write(place, "token", viewers::TOKEN)?;
+                let config = read(place, "bailiwick.toml")?;
+                let api = format!("{config}[api]\nlisten = [\"{api}\"]\ntoken_file = \"token\"\n");
+                write(place, "bailiwick.toml", &api)?;
+            }
+            _ => {}
+        }
+        let (path, config) = (path.to_string_lossy(), format!("{}/bailiwick.toml", place.folder.display()));
+        Ok(words([&*path, "serve", "--log", "warn", "--config", &config]))
+    }
 }
 
 fn words<'w>(words: impl IntoIterator<Item = &'w str>) -> Vec<String> {
@@ -223,6 +239,11 @@ pub(crate) fn found(program: &str) -> Option<PathBuf> {
 fn write(place: &Place<'_>, name: &str, text: &str) -> Result<(), String> {
     let path = place.folder.join(name);
     fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn read(place: &Place<'_>, name: &str) -> Result<String, String> {
+    let path = place.folder.join(name);
+    fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn bailiwick(place: &Place<'_>) -> Result<(), String> {
