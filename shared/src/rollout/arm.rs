@@ -119,8 +119,11 @@ pub fn role<'r>(
 /// ```
 /// use bailiwick_rules::{id::BundleId, rollout::choice_in};
 /// let (name, digits) = (BundleId::parse("prompts").unwrap(), "0a".repeat(32));
-/// let chosen = |statement: &str| choice_in(&statement.replace("DIGITS", &digits), &name).map(|(_, region)| region);
-/// assert_eq!(chosen("tools@1, prompts@DIGITS;region=uk-london"), Some(Some("uk-london")));
+/// let chosen = |statement: &str| {
+///     let statement = statement.replace("DIGITS", &digits);
+///     choice_in(&statement, &name).map(|(_, region)| region.map(str::to_owned))
+/// };
+/// assert_eq!(chosen("tools@1, prompts@DIGITS;region=uk-london"), Some(Some("uk-london".to_owned())));
 /// assert_eq!(chosen("prompts@DIGITS"), Some(None));
 /// assert_eq!(chosen("prompts@0a"), None);
 /// ```
