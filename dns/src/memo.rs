@@ -155,7 +155,7 @@ impl Memo {
         if query.is_dnssec_ok() && snapshot.has_stale_signatures(context.now) {
             return None;
         }
-        if !self.table.expect(&Key::new(&query)) {
+        if !self.table.prefetch(&Key::new(&query)) {
             let place = snapshot.zones().seek(query.name, query.qtype).map_or(LookupPlace::Nowhere, LookupPlace::Zone);
             return Some(PendingQuery { query, place });
         }

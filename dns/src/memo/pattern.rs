@@ -64,11 +64,11 @@ pub(super) enum Answers<'s> {
 
 impl<'s> Answers<'s> {
     /// The answers to a query for a name at this position, if there may be a pattern for them.
-    pub(super) fn of(query: &Query<'_>, zone: &'s ServedZone, stands: NamePosition) -> Option<Self> {
+    pub(super) fn of(query: &Query<'_>, zone: &'s ServedZone, position: NamePosition) -> Option<Self> {
         if query.is_dnssec_ok() && zone.signed().is_some() {
             return None; // each name has signatures of its own
         }
-        match stands {
+        match position {
             NamePosition::Nowhere => Some(Self::Missing),
             // The data of these types holds no names. So no pointer leads into it, and no addresses are added for it.
             NamePosition::At(node) if matches!(query.qtype, rtype::A | rtype::AAAA | rtype::TXT | rtype::CAA) => {
@@ -177,8 +177,8 @@ impl Patterns {
 }
 
 impl Pattern {
-    /// Makes a pattern from a response that [`super::patch::bare`] returned. `None` if the response has an unknown
-    /// form.
+    /// Makes a pattern from a response that [`super::patch::bare`] returned. `None` if the response holds anything that
+    /// this module doesn't understand.
     pub(super) fn new(query: &Query<'_>, seek: &Seek<'_>, answers: Answers<'_>, response: &[u8]) -> Option<Self> {
         let (zone, question_end) = (seek.zone(), query.question_end());
         if zone.origin().labels().count() > MAX_LABELS {
@@ -188,13 +188,15 @@ impl Pattern {
         let count = answers.write(&mut octets);
         let (head, rest) = (response.get(..HEADER)?, response.get(question_end..)?);
         let counts = *head.last_chunk::<4>()?;
-        let start = rest.strip_prefix(&octets[..]).filter(|_| head[6..8] == count.to_be_bytes())?;
-        let start = response.len() - start.len();
+        let tail = rest.strip_prefix(&octets[..]).filter(|_| head[6..8] == count.to_be_bytes())?;
+        let start = response.len() - tail.len();
+        // The question's type and class, 4 octets, follow its name.
         let apex_start = question_end - 4 - zone.origin().as_wire().len();
         let mut reader = Reader { response, at: start, pointers: Vec::new(), names: Vec::new() };
         let [authorities_high, authorities_low, additionals_high, additionals_low] = counts;
         let [authorities, additionals] = [[authorities_high, authorities_low], [additionals_high, additionals_low]];
         let records = u32::from(u16::from_be_bytes(authorities)) + u32::from(u16::from_be_bytes(additionals));
+        // All but the OPT record, which comes last and holds no names.
         for _ in u32::from(query.has_edns())..records {
             reader.record()?;
         }
@@ -336,7 +338,7 @@ impl Reader<'_> {
                         end = Some(at + 2);
                     }
                     let target = usize::from(u16::from_be_bytes([high & 0x3f, *self.response.get(at + 1)?]));
-                    // Every pointer has to lead back, so the loop ends.
+                    // A pointer leads back and each label makes `wire` longer, so the loop ends.
                     at = (target < at).then_some(target)?;
                 }
                 _ => return None,

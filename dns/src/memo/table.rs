@@ -1,6 +1,6 @@
 //! A hash table of kept answers that grows to a fixed size. Takes a query's key and name, returns the entry with the
-//! answer. Called by [`super::Memo`]. In a full table a new entry replaces an old one, so no flood of questions takes
-//! more memory.
+//! answer. Called by [`super::Memo`]. In a full table few of the new entries are kept, each in place of an old one. So
+//! no flood of questions takes more memory.
 //!
 //! Answers for a steered name (a name whose records the rules decide) depend on the client. For such a name the table
 //! holds a mark, which says whose classes of clients count, and one entry for each class and part of a class.
@@ -29,6 +29,9 @@ const RELUCTANCE: usize = 8;
 const SHORT: usize = 151;
 /// The tag of a free slot.
 const FREE: u8 = 0;
+/// The lowest tag of an entry. [`matching_tags`] may take a tag for one that is greater by 1. A free slot still holds
+/// the key and the answer of an entry that was cleared, so no entry's tag is greater than [`FREE`] by 1.
+const LOWEST: u8 = FREE + 2;
 
 /// The fields that identify an entry, together with the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +39,7 @@ pub(super) struct Key {
     /// The hash of all fields and the name.
     pub(super) hash: u64,
     pub(super) qtype: u16,
+    /// Which form of the response is asked for: with or without EDNS and DNSSEC.
     pub(super) form: u8,
     /// The class of clients of a steered name.
     pub(super) class: Option<ClassId>,
@@ -70,6 +74,7 @@ pub(super) struct Entry {
     /// The region whose records the answer holds.
     pub(super) region: Option<RegionIndex>,
     pub(super) rcode: Rcode,
+    /// The class of the response, such as positive; not a class of clients.
     pub(super) kind: Class,
     /// The response, without the fields that are patched in later. In a mark only the name matters.
     pub(super) wire: Wire,
@@ -230,8 +235,8 @@ impl Table {
         self.tags.iter().flatten().filter(|tag| **tag != FREE).count()
     }
 
-    /// Prefetches the slot that `find` will read. `false` if the table surely has no such entry.
-    pub(super) fn expect(&self, key: &Key) -> bool {
+    /// Prefetches the slot that `find` will probably read. `false` if the table has no such entry.
+    pub(super) fn prefetch(&self, key: &Key) -> bool {
         let set = self.set_of(key.hash);
         let matches = matching_tags(self.tags[set], tag(key.hash));
         if matches != 0 {
@@ -263,8 +268,8 @@ impl Table {
     }
 }
 
-/// Sets the high bit of every octet that equals `tag`. The octet after an equal octet may get its high bit set too, so
-/// the caller has to compare each match.
+/// Sets the high bit of every octet that equals `tag`. An octet after it that differs by 1 may get its high bit set
+/// too, so the caller has to compare each match. No free slot is among them: see [`LOWEST`].
 fn matching_tags(tags: [u8; WAYS], tag: u8) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let differ = u64::from_le_bytes(tags) ^ (u64::from(tag) * ONES);
@@ -273,7 +278,7 @@ fn matching_tags(tags: [u8; WAYS], tag: u8) -> u64 {
 
 /// The part of a hash that is stored in the tags. It is never the tag of a free slot.
 fn tag(hash: u64) -> u8 {
-    hash.to_be_bytes()[0].max(FREE + 1)
+    hash.to_be_bytes()[0].max(LOWEST)
 }
 
 #[cfg(test)]
@@ -322,7 +327,30 @@ mod tests {
     }
 
     #[test]
-    fn room_follows_what_is_kept_up_to_the_most() {
+    fn what_was_cleared_is_never_found_again() {
+        // The answer of each number is replaced by one with another mark. All hashes share a set.
+        let name = name(0);
+        let put = |table: &mut Table, key: &Key, decided| {
+            table.put(key, NameRef::from_wire(&name).unwrap(), |mut wire| {
+                wire.set(&[&[0; HEADER][..], &name].concat());
+                Entry { decided, wire, ..Entry::empty() }
+            });
+        };
+        let tags = [0_u64, 1, 2, 3, 4, 127, 128, 129, 254, 255];
+        for (first, second) in tags.into_iter().flat_map(|first| tags.map(|second| (first, second))) {
+            let keys = [Key { hash: first << 56, ..key(0) }, Key { hash: second << 56 | 1 << 32, ..key(0) }];
+            let mut table = Table::new();
+            keys.iter().for_each(|key| put(&mut table, key, 1));
+            table.clear();
+            put(&mut table, &keys[0], 2);
+            let found =
+                keys.each_ref().map(|key| table.find(key, NameRef::from_wire(&name).unwrap()).map(|one| one.decided));
+            assert_eq!(found, [Some(2), None], "tags {first} and {second}");
+        }
+    }
+
+    #[test]
+    fn memory_follows_the_entries_up_to_its_limit() {
         let mut table = Table::new();
         let room = |table: &Table| table.slots.capacity() * size_of::<Slot>();
         assert!(room(&table) <= 128 << 10, "{}", room(&table));
@@ -342,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_all_share_a_set_end_at_the_most() {
+    fn keys_that_share_a_set_grow_the_table_only_to_its_limit() {
         let mut table = Table::new();
         for number in 0..1_000 {
             let name = name(number);

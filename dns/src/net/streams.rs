@@ -49,7 +49,8 @@ pub(crate) struct Shared<R> {
     pub(crate) gate: Arc<Gate>,
     /// True once connections must end. Queries that have arrived are still answered.
     pub(crate) stop: watch::Receiver<bool>,
-    /// True once no new connections are accepted.
+    /// True once this process accepts no more connections, because it ends or another one takes over. Comes before
+    /// `stop`.
     pub(crate) yielded: watch::Receiver<bool>,
 }
 
@@ -79,7 +80,7 @@ pub(crate) async fn accept<R: Respond>(
         }
     };
     let mut yielded = shared.yielded.clone();
-    let mut short = false;
+    let mut is_warned = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -88,7 +89,7 @@ pub(crate) async fn accept<R: Respond>(
         };
         match accepted {
             Ok((stream, client)) => {
-                short = false;
+                is_warned = false;
                 // Refused connections are closed at once, so that their clients notice.
                 if let Some(pass) = shared.gate.admit(client.ip()) {
                     tokio::spawn(serve_connection(stream, client, protocol.clone(), shared.clone(), pass));
@@ -99,7 +100,7 @@ pub(crate) async fn accept<R: Respond>(
                 debug!(%error, "a connection was gone before it was accepted");
             }
             Err(error) => {
-                if !std::mem::replace(&mut short, true) {
+                if !std::mem::replace(&mut is_warned, true) {
                     warn!(%error, "connections can't be accepted; trying on. Raise the limit of open files, or lower \
                         [tcp] connections");
                 }
@@ -137,5 +138,6 @@ async fn serve_connection<R: Respond>(
             Err(_) => debug!(%client, "a TLS handshake took too long"),
         },
     }
+    // Now there is room for another connection.
     drop(pass);
 }

@@ -43,7 +43,7 @@ use crate::response::answer::{Asking, Origin, SteeredAnswer, SteeredAnswers};
 use crate::zone::ServiceIndex;
 use crate::zones::Zones;
 
-pub(crate) use audit::{CountryGroup, Print, Ttls};
+pub(crate) use audit::{CountryGroup, Fingerprint, Ttls};
 pub(crate) use fleet::FleetHealth;
 pub(crate) use loads::{LoadView, endpoints_up};
 pub(crate) use models::{ModelView, VerdictCounts};

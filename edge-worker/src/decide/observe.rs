@@ -149,11 +149,13 @@ impl Collector {
         }
     }
 
-    /// Records that a request was steered. It counts as demand of clients whose fence has this order. `false` if it
-    /// isn't counted; then its end isn't to be recorded.
+    /// Records that a request was steered. It counts as demand of clients whose fence has this order. Returns what to
+    /// end it with; `None` if it isn't counted.
     #[must_use]
-    pub(crate) fn begin_request(&mut self, order: &Order, now: Timestamp) -> bool {
-        (1..=LONGEST_ORDER).contains(&order.1.len()) && self.demand.begin(order, Batch::MAX_ORDERS, now)
+    pub(crate) fn begin_request(&mut self, order: Order, now: Timestamp) -> Option<Order> {
+        let is_counted =
+            (1..=LONGEST_ORDER).contains(&order.1.len()) && self.demand.begin(&order, Batch::MAX_ORDERS, now);
+        is_counted.then_some(order)
     }
 
     /// Records that a request that was counted as demand has ended.
@@ -161,11 +163,11 @@ impl Collector {
         self.demand.end(order, now);
     }
 
-    /// Records that a request was sent to the endpoint of a key. `false` if it isn't counted; then its end isn't to be
-    /// recorded.
+    /// Records that a request was sent to the endpoint of a key. Returns what to end that with; `None` if it isn't
+    /// counted.
     #[must_use]
-    pub(crate) fn begin_send(&mut self, key: &Key, now: Timestamp) -> bool {
-        self.in_flight.begin(key, Batch::MAX_KEYS, now)
+    pub(crate) fn begin_send(&mut self, key: Key, now: Timestamp) -> Option<Key> {
+        self.in_flight.begin(&key, Batch::MAX_KEYS, now).then_some(key)
     }
 
     /// Records that a request that was counted is no longer at the endpoint of a key.
@@ -446,9 +448,9 @@ mod tests {
     #[test]
     fn requests_in_progress_are_reported_in_each_span() {
         let mut collector = collector();
-        assert!(collector.begin_request(&order(), after(1_000)));
-        assert!(collector.begin_send(&at("fra-1"), after(1_000)));
-        assert!(collector.begin_send(&at("fra-1"), after(3_000)));
+        assert_eq!(collector.begin_request(order(), after(1_000)), Some(order()));
+        assert_eq!(collector.begin_send(at("fra-1"), after(1_000)), Some(at("fra-1")));
+        assert!(collector.begin_send(at("fra-1"), after(3_000)).is_some());
         let first = collector.take(1, after(5_000)).unwrap();
         assert_eq!((first.counts[0].counts.busy_ms, first.in_flight[0].count), (4_000 + 2_000, 2));
         assert_eq!(first.demand[0].busy_ms, 4_000);
@@ -471,11 +473,11 @@ mod tests {
         for nth in 0..2_000 {
             let model = Some(format!("model-{nth}"));
             collector.count_unsent(Key { model, ..base() }, "ok", 1);
-            let is_counted = collector.begin_send(&Key { clients: format!("c{nth}"), ..at("fra-1") }, NOW);
-            assert_eq!(is_counted, nth < Batch::MAX_KEYS);
+            let counted = collector.begin_send(Key { clients: format!("c{nth}"), ..at("fra-1") }, NOW);
+            assert_eq!(counted.is_some(), nth < Batch::MAX_KEYS);
             let region = RegionId::parse(&format!("r{nth}")).unwrap();
-            let is_demand = collector.begin_request(&(base().service, vec![region; 1 + nth % 80]), NOW);
-            assert!(!is_demand || nth % 80 < LONGEST_ORDER);
+            let demand = collector.begin_request((base().service, vec![region; 1 + nth % 80]), NOW);
+            assert!(demand.is_none() || nth % 80 < LONGEST_ORDER);
         }
         let batch = collector.take(1, after(1_000)).unwrap();
         let bytes = serde_json::to_vec(&batch).unwrap();
@@ -490,15 +492,17 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_is_lost_and_ends_nothing_that_was_counted() {
+    fn a_send_that_was_not_counted_ends_none_that_was() {
         let mut collector = collector();
-        for nth in 0..Batch::MAX_KEYS {
-            assert!(collector.begin_send(&Key { clients: format!("c{nth}"), ..at("fra-1") }, NOW));
-        }
-        assert!(!collector.begin_send(&at("fra-2"), NOW), "there is no room");
-        collector.end_send(&Key { clients: "c0".into(), ..at("fra-1") }, NOW);
+        let mut sent: Vec<Key> = (0..Batch::MAX_KEYS)
+            .filter_map(|nth| collector.begin_send(Key { clients: format!("c{nth}"), ..at("fra-1") }, NOW))
+            .collect();
+        let without_room = collector.begin_send(at("fra-2"), NOW);
+        assert_eq!((sent.len(), &without_room), (Batch::MAX_KEYS, &None));
+        collector.end_send(&sent.remove(0), NOW);
         let _ = collector.take(1, after(1_000));
-        assert!(collector.begin_send(&at("fra-2"), after(1_000)), "there is room again");
+        assert!(collector.begin_send(at("fra-2"), after(1_000)).is_some(), "there is room again");
+        without_room.iter().for_each(|key| collector.end_send(key, after(1_500)));
         let batch = collector.take(1, after(2_000)).unwrap();
         assert_eq!(batch.in_flight.iter().map(|one| one.count).collect::<Vec<_>>(), [511, 1]);
     }
@@ -531,8 +535,8 @@ mod tests {
                 match step {
                     Step::Begin(nth) => {
                         under_way[nth] += 1;
-                        let is_counted = collector.begin_send(&at(&format!("e{nth}")), now);
-                        prop_assert!(is_counted);
+                        let counted = collector.begin_send(at(&format!("e{nth}")), now);
+                        prop_assert!(counted.is_some());
                     }
                     Step::End(nth) if under_way[nth] > 0 => {
                         under_way[nth] -= 1;

@@ -83,9 +83,8 @@ mod tests {
     #[test]
     fn names_and_numbers_are_those_of_the_javascript() {
         let script = include_str!("notice.js");
-        let lists = script.lines().filter_map(|line| line.strip_prefix("export const ")?.strip_suffix(';'));
-        let mut numbers: Vec<(u8, String)> = lists
-            .flat_map(|list| list.split(", "))
+        let constants = script.lines().filter_map(|line| line.strip_prefix("export const ")?.strip_suffix(';'));
+        let mut numbers: Vec<(u8, String)> = constants
             .map(|pair| pair.split_once(" = ").unwrap())
             .map(|(name, number)| (number.parse().unwrap(), name.to_owned()))
             .collect();

@@ -167,27 +167,26 @@ impl Observation {
         let service = table.service(whose.service).id.clone();
         let regions = ranking.order.iter().map(|ranked| table.region(ranked.fenced.region).id.clone());
         let order = (service.clone(), regions.collect());
-        let mut is_counted = false;
-        with(|state, now| is_counted = state.collector.begin_request(&order, now));
-        let order = is_counted.then_some(order);
+        let mut counted = None;
+        with(|state, now| counted = state.collector.begin_request(order, now));
         let clients = clients(table, standing);
         let tier = tier_of(table, whose);
         let base = Key { service, clients, region: None, endpoint: None, model: None, tier, arm: None };
-        Some(Self { base, order, at: None, tenant: whose.tenant, judged: JudgedAttempts::default() })
+        Some(Self { base, order: counted, at: None, tenant: whose.tenant, judged: JudgedAttempts::default() })
     }
 
     /// Notes that the request, which has this many bytes, is now sent to an endpoint, and no longer to the one before.
     pub(crate) fn note_sent(&mut self, target: &Target, model: Option<&str>, bytes: usize) {
         self.leave();
         let key = self.key(target, model);
-        let (mut is_judged, mut is_counted) = (false, false);
+        let (mut is_judged, mut counted) = (false, None);
         with(|state, now| {
             is_judged = target.is_judged()
                 && state.collector.admit_to_judgement(self.tenant, &self.base.service, target.region_id());
-            is_counted = state.collector.begin_send(&key, now);
+            counted = state.collector.begin_send(key, now);
         });
         self.judged.note(is_judged, bytes);
-        self.at = is_counted.then_some(key);
+        self.at = counted;
     }
 
     /// Counts how the request ended.

@@ -102,8 +102,8 @@ pub struct Checked {
     /// Requests sent to endpoints that weren't compared, because their client's jurisdictions weren't counted.
     #[serde(default)]
     pub edge_left_out: u64,
-    /// Changes of counts that had no room, of whatever service, at a Worker or at the node. What they were of isn't
-    /// known.
+    /// Entries of batches that weren't counted, of whatever kind and service, such as for want of room, at a Worker or
+    /// at the node. What they were of isn't known.
     #[serde(default)]
     pub edge_uncounted: u64,
     /// Batches of counts of Workers that didn't arrive, of whatever service.

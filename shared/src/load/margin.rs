@@ -44,11 +44,13 @@ pub fn margins(classes: &Classes, capacity: impl Fn(RegionIndex) -> Option<Amoun
         let demand = fences.entry(as_set(&class.order)).or_default();
         *demand = demand.saturating_add(class.demand);
     }
-    let mut largest: Vec<(&Vec<RegionIndex>, Amount)> = fences.iter().map(|(fence, demand)| (fence, *demand)).collect();
+    // A fence of one region has no margin, and takes no place of another.
+    let several = fences.iter().filter(|(fence, _)| fence.len() > 1);
+    let mut largest: Vec<(&Vec<RegionIndex>, Amount)> = several.map(|(fence, demand)| (fence, *demand)).collect();
     largest.sort_by_key(|(fence, demand)| (core::cmp::Reverse(*demand), *fence));
     let mut left_out: usize = largest.iter().skip(MAX_FENCES).map(|(fence, _)| fence.len()).sum();
     let mut worst = Vec::new();
-    for (fence, _) in largest.into_iter().take(MAX_FENCES).filter(|(fence, _)| fence.len() > 1) {
+    for (fence, _) in largest.into_iter().take(MAX_FENCES) {
         // Clients with a narrower fence count too: they compete for the same regions and have no other region.
         let is_within = |narrower: &[RegionIndex]| narrower.iter().all(|region| fence.binary_search(region).is_ok());
         let inside = fences.iter().filter(|(narrower, _)| is_within(narrower));
@@ -56,8 +58,8 @@ pub fn margins(classes: &Classes, capacity: impl Fn(RegionIndex) -> Option<Amoun
         let capacities = fence.iter().map(|region| capacity(*region)).collect::<Option<Vec<Amount>>>();
         let Some(capacities) = capacities else { continue };
         let total = capacities.iter().fold(0, |sum: Amount, capacity| sum.saturating_add(*capacity));
-        for (lost, own) in fence.iter().zip(capacities) {
-            let load = Ratio::between(demand, total.saturating_sub(own));
+        for (lost, lost_capacity) in fence.iter().zip(capacities) {
+            let load = Ratio::between(demand, total.saturating_sub(lost_capacity));
             worst.push(Margin { fence: fence.clone(), lost: *lost, load });
         }
     }

@@ -2,9 +2,9 @@
 //! a [`Rate`] and the time; returns whether an amount fits, and if not, how long to wait. Called by [`super::pool`] and
 //! [`super::lease`].
 //!
-//! The whole state is one timestamp: the time at which the bucket will be full again. The timestamp is in ticks. A
-//! millisecond has as many ticks as the rate refills units in its `per` (the span of a limit), and a unit has as many
-//! ticks as `per` has milliseconds. So divisions lose nothing by rounding.
+//! The whole state is one timestamp: the time at which the bucket will be full again. The timestamp is in ticks. One
+//! millisecond is `refill` ticks and one unit is `per` ticks, where `refill` units come back in `per` milliseconds. So
+//! times and units become ticks by one multiplication, without rounding.
 
 use crate::rules::Ratio;
 use crate::time::{Millis, Timestamp};
@@ -18,7 +18,7 @@ pub struct Limit {
     pub per: Millis,
     /// The units that may be taken at once, expressed as the time in which the limit allows them.
     pub burst: Millis,
-    /// The part of the limit that is never used.
+    /// The part of the limit that the refill leaves unused. After a pause, a burst may use it.
     pub headroom: Ratio,
     /// The longest time between taking units and sending the request: the length of a lease.
     pub lag: Millis,
@@ -88,7 +88,8 @@ impl Rate {
         Self { limit: part_of(self.limit), burst: part_of(self.burst), refill: part_of(self.refill), per: self.per }
     }
 
-    /// The same limit with a slower refill: `units` per `span`. The bucket holds at most `units`.
+    /// The same limit with a slower refill: `units` per `span`, rounded down, but at least one unit in `per`. The
+    /// bucket holds at most `units`.
     #[must_use]
     pub fn slowed(self, units: u64, span: Millis) -> Self {
         let refill = part(units, self.per, span.0.max(1)).clamp(1, self.refill.max(1));
@@ -137,7 +138,7 @@ impl Rate {
     /// Ticks as milliseconds, rounded up.
     fn span(self, ticks: i128) -> Millis {
         let refill = i128::from(self.refill);
-        Millis(u64::try_from((ticks + refill - 1) / refill).unwrap_or(0))
+        Millis(u64::try_from((ticks.max(0) + refill - 1) / refill).unwrap_or(u64::MAX))
     }
 }
 
@@ -162,7 +163,7 @@ impl Default for Bucket {
 
 impl Bucket {
     /// The ticks that are missing until the bucket is full; 0 if the bucket is full. At most the whole limit counts as
-    /// missing: more can only be missing if the clock was set back, or after an absurdly large charge.
+    /// missing, even if more was charged or the clock was set back.
     fn missing(self, rate: Rate, now: Timestamp) -> i128 {
         self.full_at.saturating_sub(rate.at(now)).clamp(0, rate.ticks(rate.limit))
     }
@@ -228,8 +229,8 @@ impl Bucket {
         i64::try_from(stamp).unwrap_or(if stamp < 0 { i64::MIN } else { i64::MAX })
     }
 
-    /// The bucket that will be full again at a [`Bucket::stamp`]. Exact for up to a million units in `per`, whose ticks
-    /// are no shorter than a nanosecond; a faster bucket may lack a unit for a nanosecond.
+    /// The bucket that will be full again at a [`Bucket::stamp`]. Exact if `refill` is at most 1,000,000: a tick is
+    /// then at least a nanosecond. With a larger `refill`, a unit may come back up to a nanosecond late.
     #[must_use]
     pub fn of_stamp(stamp: i64, rate: Rate) -> Self {
         let ticks = i128::from(stamp) * i128::from(rate.refill);
@@ -349,6 +350,12 @@ mod tests {
         bucket.charge(rate, 10, Timestamp(NOW));
         let wait = bucket.wait(rate, 1, 0, Timestamp(NOW - 3_600_000)).unwrap();
         assert!(wait <= Millis(62_000), "{wait}");
+        // A limit whose time to refill no number holds never lets everything through.
+        let endless = Rate { limit: MAX_LIMIT, burst: 1, refill: 1, per: 60_000 };
+        let mut bucket = Bucket::default();
+        bucket.charge(endless, MAX_LIMIT, Timestamp(NOW));
+        assert!(!bucket.take(endless, 1, Timestamp(NOW)));
+        let mut bucket = Bucket::default();
         for absurd in [i64::MIN, -1, i64::MAX] {
             bucket.charge(rate, u64::MAX, Timestamp(absurd));
             assert!(bucket.wait(rate, 1, 0, Timestamp(absurd)).unwrap() <= Millis(62_000));

@@ -273,8 +273,6 @@ async fn await_other(
     let Some(wait) = wait.unwrap_or(Some(Millis(0))).filter(|wait| *wait <= LONGEST_WAIT) else {
         return Err(bad_request("wait: write a duration up to 60s, such as wait=30s"));
     };
-    // What one version holds never changes, so there is nothing to wait for.
-    let wait = if query.version.is_some() { Millis(0) } else { wait };
     let deadline = Instant::now() + wait.to_std();
     // Before the first look, so that a change meanwhile is seen.
     let mut changes = api.bundles.follow();

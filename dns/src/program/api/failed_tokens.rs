@@ -10,59 +10,73 @@ use std::sync::{Mutex, PoisonError};
 use bailiwick_rules::time::{Millis, Timestamp};
 
 /// How many wrong tokens an address may send within [`WINDOW`].
-const MOST: u32 = 20;
-/// After this time an address begins again.
+const MAX_FAILED: u32 = 20;
+/// After this time the count of an address starts at 0 again.
 const WINDOW: Millis = Millis(60_000);
-/// Of how many addresses it is remembered.
-const ADDRESSES: usize = 4096;
+/// The most addresses and networks whose wrong tokens are counted.
+const MAX_ADDRESSES: usize = 4096;
 /// How many wrong tokens are logged within [`WINDOW`]. Many addresses may send them.
-const LOGGED: u32 = 1_000;
+const MAX_LOGGED: u32 = 1_000;
 
-/// Since when wrong tokens are counted, and how many came.
-type Count = (Timestamp, u32);
+/// Wrong tokens.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    /// Since when they are counted.
+    since: Timestamp,
+    times: u32,
+}
 
 /// The wrong tokens of each address, and those that were logged.
 #[derive(Debug, Default)]
-pub(crate) struct FailedTokens(Mutex<HashMap<IpAddr, Count>>, Mutex<Count>);
+pub(crate) struct FailedTokens {
+    by_address: Mutex<HashMap<IpAddr, Count>>,
+    logged: Mutex<Count>,
+}
 
 impl FailedTokens {
     /// Whether a token of this address is looked at.
     pub(super) fn admits(&self, address: IpAddr, now: Timestamp) -> bool {
-        let failed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.get(&network(address)).is_none_or(|(since, times)| *times < MOST || now.since(*since) >= WINDOW)
+        let failed = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.get(&network(address)).is_none_or(|count| count.times < MAX_FAILED || count.is_over(now))
     }
 
     /// Counts a wrong token.
     pub(super) fn failed(&self, address: IpAddr, now: Timestamp) {
-        let mut failed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if failed.len() >= ADDRESSES {
-            failed.retain(|_, (since, _)| now.since(*since) < WINDOW);
+        let mut failed = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.len() >= MAX_ADDRESSES {
+            failed.retain(|_, count| !count.is_over(now));
         }
         let network = network(address);
-        if failed.len() >= ADDRESSES && !failed.contains_key(&network) {
+        if failed.len() >= MAX_ADDRESSES && !failed.contains_key(&network) {
             // More than that is an attack from many addresses; those that come later aren't limited.
             return;
         }
-        add(failed.entry(network).or_insert((now, 0)), now);
+        failed.entry(network).or_insert(Count { since: now, times: 0 }).add(now);
     }
 
-    /// Whether one more wrong token may be logged, which counts as logged then.
+    /// Whether one more wrong token may be logged. Counts it.
     pub(super) fn may_log(&self, now: Timestamp) -> bool {
-        let mut logged = self.1.lock().unwrap_or_else(PoisonError::into_inner);
-        add(&mut logged, now);
-        logged.1 <= LOGGED
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.add(now);
+        logged.times <= MAX_LOGGED
     }
 }
 
-fn add(count: &mut Count, now: Timestamp) {
-    // A clock that was set back begins again, too.
-    if now.since(count.0) >= WINDOW || now < count.0 {
-        *count = (now, 0);
+impl Count {
+    /// Whether it counts no longer. That is so, too, if the clock was set back since it began.
+    fn is_over(&self, now: Timestamp) -> bool {
+        now < self.since || now.since(self.since) >= WINDOW
     }
-    count.1 = count.1.saturating_add(1);
+
+    fn add(&mut self, now: Timestamp) {
+        if self.is_over(now) {
+            *self = Self { since: now, times: 0 };
+        }
+        self.times = self.times.saturating_add(1);
+    }
 }
 
-/// The address, or its network of 64 bits, which one machine may fill.
+/// An IPv4 address itself; the /64 network of an IPv6 address, because one machine can use every address of it.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -78,7 +92,7 @@ mod tests {
     fn an_address_that_sends_wrong_tokens_waits_for_a_minute() {
         let (failed, start) = (FailedTokens::default(), Timestamp(1_000));
         let (one, other): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        for _ in 0..MOST {
+        for _ in 0..MAX_FAILED {
             assert!(failed.admits(one, start));
             failed.failed(one, start);
         }
@@ -87,12 +101,15 @@ mod tests {
         assert!(failed.admits(one, start.after(WINDOW)));
         failed.failed(one, start.after(WINDOW));
         assert!(failed.admits(one, start.after(WINDOW)), "it begins again");
+        (0..MAX_FAILED).for_each(|_| failed.failed(one, start.after(WINDOW)));
+        assert!(!failed.admits(one, start.after(WINDOW)));
+        assert!(failed.admits(one, start), "the clock was set back");
     }
 
     #[test]
     fn a_network_of_64_bits_counts_as_one_and_memory_is_bounded() {
         let (failed, now) = (FailedTokens::default(), Timestamp(1_000));
-        for host in 0..MOST {
+        for host in 0..MAX_FAILED {
             failed.failed(format!("2001:db8::{host:x}").parse().unwrap(), now);
         }
         assert!(!failed.admits("2001:db8::ffff".parse().unwrap(), now));
@@ -100,10 +117,10 @@ mod tests {
         for number in 0..10_000_u32 {
             failed.failed(std::net::Ipv4Addr::from_bits(number).into(), now);
         }
-        assert!(failed.0.lock().unwrap().len() <= ADDRESSES);
+        assert!(failed.by_address.lock().unwrap().len() <= MAX_ADDRESSES);
         // Whoever is remembered is limited nevertheless.
         let known: IpAddr = std::net::Ipv4Addr::from_bits(7).into();
-        (0..MOST).for_each(|_| failed.failed(known, now));
+        (0..MAX_FAILED).for_each(|_| failed.failed(known, now));
         assert!(!failed.admits(known, now));
     }
 

@@ -14,29 +14,29 @@ use super::shed::PartsByClass;
 use super::{Choice, Choices, Offer, ServiceDecisions, Snapshot, World};
 
 /// The most pairs of service and tenant that are checked.
-const MOST_TENANTS: usize = 20_000;
+const MAX_PAIRS: usize = 20_000;
 
 /// Countries whose clients go to the same region.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CountryGroup {
     /// The region; `None`: residency allows none, or none is left.
     pub to: Option<RegionIndex>,
-    /// Whether a fence has regions, but none is offered.
+    /// Whether the clients' fence has regions, but all are withheld now.
     pub is_withheld: bool,
-    /// Whether the region is offered only because nothing else is left.
+    /// Whether the region is down, and is offered only because every region of the fence is.
     pub is_revived: bool,
     /// The countries; `None` is for clients that nobody can place.
     pub countries: Vec<Option<CountryCode>>,
 }
 
-/// What a snapshot answered. Keeps neither rules nor decisions alive.
+/// What a snapshot answered, to compare later snapshots with. Keeps neither rules nor decisions alive.
 #[derive(Debug, Clone)]
-pub(crate) struct Print {
+pub(crate) struct Fingerprint {
     world: Weak<World>,
     decided: Vec<Weak<ServiceDecisions>>,
 }
 
-impl Print {
+impl Fingerprint {
     /// Whether this snapshot answers the same.
     #[must_use]
     pub(crate) fn is_of(&self, snapshot: &Snapshot) -> bool {
@@ -55,7 +55,7 @@ impl Snapshot {
     #[must_use]
     pub(crate) fn audit(&self, book: &Book, now: Timestamp) -> Audit {
         let table = self.table();
-        let mut result = audit(table, book, &self.conditions(&Local::default(), now), MOST_TENANTS);
+        let mut result = audit(table, book, &self.conditions(&Local::default(), now), MAX_PAIRS);
         for (service, class, choice) in self.choices() {
             let ranking = self.world.classes_of(service).and_then(|classes| classes.rankings().get(class));
             if let (Offer::Region(region), Some(ranking)) = (choice.offer, ranking) {
@@ -67,17 +67,19 @@ impl Snapshot {
 
     /// What to compare a later snapshot with.
     #[must_use]
-    pub(crate) fn print(&self) -> Print {
-        Print { world: Arc::downgrade(&self.world), decided: self.decided.iter().map(Arc::downgrade).collect() }
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint { world: Arc::downgrade(&self.world), decided: self.decided.iter().map(Arc::downgrade).collect() }
     }
 
     /// Every answer that is ready, with its service and the class of the clients that get it.
     fn choices(&self) -> impl Iterator<Item = (ServiceIndex, usize, Choice)> {
         let services = (0..).map(ServiceIndex).zip(&self.decided);
         services.flat_map(|(service, decided)| {
+            // The classes of clients are numbered alike, whatever families of addresses they may get.
             let by_family = decided.by_family.iter().flat_map(|all| [&all.ipv4, &all.ipv6, &all.whole]);
             std::iter::once(&decided.choices).chain(by_family).flat_map(move |choices: &Choices| {
                 let stay = choices.classes.iter().copied().enumerate();
+                // There is one choice for each move, in this order.
                 let moves = decided.parts_by_class.iter().flat_map(PartsByClass::classes_of_moves);
                 let moved = moves.zip(choices.moved.iter().copied());
                 stay.chain(moved).map(move |(class, choice)| (service, class, choice))
@@ -100,7 +102,7 @@ impl Snapshot {
 
     /// Where clients of each country go first, for a service. It ignores that some clients are moved because of load.
     #[must_use]
-    pub(crate) fn going(&self, service: ServiceIndex, now: Timestamp) -> Vec<CountryGroup> {
+    pub(crate) fn countries_by_region(&self, service: ServiceIndex, now: Timestamp) -> Vec<CountryGroup> {
         let (table, local) = (self.table(), Local::default());
         let conditions = self.conditions(&local, now);
         let mut groups: Vec<CountryGroup> = Vec::new();

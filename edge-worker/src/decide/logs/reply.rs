@@ -1,11 +1,13 @@
-//! Reads what a sink says to a post. Takes its answer, returns what became of the batch. Called by `runtime::logs`.
+//! Reads what a sink says to a post. Takes the body of a successful answer, returns how many records were rejected; or
+//! takes the error of a failed post, returns whether the batch is posted again. Called by `runtime::logs`.
 
 use super::queue::Settled;
 use crate::decide::json::{Kind, Scan};
 use crate::decide::rules_state::ReadError;
 
 /// How many records of a batch a sink rejected, by the body of a successful answer ([OTLP's partial
-/// success](https://opentelemetry.io/docs/specs/otlp/#partial-success-1)). `None` if the body isn't of a collector.
+/// success](https://opentelemetry.io/docs/specs/otlp/#partial-success-1)). `None` if the body isn't JSON as a collector
+/// writes it.
 ///
 /// Only the counter is read. Nothing is allocated for the rest, however many values it has.
 #[must_use]
@@ -35,6 +37,7 @@ pub(crate) fn rejected(body: &[u8]) -> Option<u64> {
 #[must_use]
 pub(crate) fn settled(error: ReadError) -> Settled {
     match error {
+        // Nobody listens there at present (`ReadError::Refused`), or the sink has no time now.
         // https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes
         ReadError::Status(429 | 502..=504)
         | ReadError::Timeout
@@ -77,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_pass_is_tried_again() {
+    fn only_temporary_failures_are_posted_again() {
         for (error, expected) in [
             (ReadError::Status(503), Settled::Later),
             (ReadError::Status(429), Settled::Later),

@@ -26,10 +26,13 @@ pub(crate) const CONNECTIONS: usize = 20;
 /// How many queries are outstanding on each connection: 5. Knot 3.4.6 answers nothing more on a connection on which 11
 /// queries arrived in one packet.
 const TASKS_PER_CONNECTION: usize = OUTSTANDING / CONNECTIONS;
-/// After how many queries a connection is replaced by a new one. Knot 3.4.6 allows 1,024 streams, and never more.
+/// After how many queries a connection is replaced by a new one. Knot 3.4.6 allows 1,024 streams on a
+/// connection in total.
 pub(crate) const QUERIES_PER_CONNECTION: usize = 1000;
-/// How many of them each task asks.
+/// How many queries each task asks on one connection.
 const QUERIES_PER_TASK: usize = QUERIES_PER_CONNECTION / TASKS_PER_CONNECTION;
+/// A query counts as lost if it isn't answered within this time.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest answer with its length before it, in octets.
 const MAX_ANSWER: usize = 2 + 65_535;
 /// How many answers to each task are decoded and compared in full, which is slow. Of the others the header and the
@@ -47,7 +50,7 @@ pub(crate) fn run(
     length: Duration,
 ) -> Result<Counted, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("the system gives no threads: {error}"))?;
+    let runtime = runtime.map_err(|error| format!("the async runtime can't start: {error}"))?;
     let config = client_config(certificate)?;
     runtime.block_on(async {
         let began = Instant::now();
@@ -81,8 +84,8 @@ struct Client {
 }
 
 impl Client {
-    /// Asks until `end`. `number` is the client's, for queries of its own. Returns how many were answered and how many
-    /// were not, and the socket, over which the last close is still to be sent.
+    /// Asks until `end`. `number` seeds the client's queries, so that clients ask different ones. Returns the endpoint,
+    /// over which the last close is still to be sent, and how many queries were answered and how many weren't.
     async fn ask_until(self, end: Instant, number: usize) -> Result<(Endpoint, u32, u64), String> {
         let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())
             .map_err(|error| format!("there is no UDP socket for QUIC: {error}"))?;
@@ -149,7 +152,7 @@ async fn ask_many(
         }
         // The id is 0 (RFC 9250 §4.2.1).
         let address = workload.write(0, &mut draw, &mut query);
-        let Ok(answer) = ask(&connection, &query).await else {
+        let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_TIMEOUT, ask(&connection, &query)).await else {
             lost += 1;
             // A connection that is closed answers nothing more.
             if connection.close_reason().is_some() {

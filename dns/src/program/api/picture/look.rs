@@ -26,7 +26,7 @@ use crate::program::metrics::Metrics;
 use crate::program::picture::seen::{Forced, NodeView, Region};
 use crate::program::picture::timeline::{Sample, State};
 use crate::program::picture::{AllDestinations, AnswerCounts, Destinations, FenceCheck, Group, Margin};
-use crate::state::snapshot::{Print, Snapshot};
+use crate::state::snapshot::{Fingerprint, Snapshot};
 
 /// The time between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ struct Memory {
 
 /// When something was done last, for which answers, and how long it took.
 struct Last {
-    of: Print,
+    of: Fingerprint,
     at: Instant,
     took: Duration,
 }
@@ -63,7 +63,7 @@ struct Last {
 impl Last {
     /// Something was begun at this time, and is over now.
     fn since(at: Instant, snapshot: &Snapshot) -> Self {
-        Self { of: snapshot.print(), at, took: at.elapsed() }
+        Self { of: snapshot.fingerprint(), at, took: at.elapsed() }
     }
 
     /// Whether it should be done again, because answers changed or it was long ago; but not too often.
@@ -229,7 +229,7 @@ fn all_destinations(snapshot: &Snapshot, now: Timestamp) -> AllDestinations {
     };
     let destinations = |(index, service): (ServiceIndex, &bailiwick_rules::table::Service)| Destinations {
         service: service.id.to_string(),
-        groups: snapshot.going(index, now).into_iter().map(group).collect(),
+        groups: snapshot.countries_by_region(index, now).into_iter().map(group).collect(),
     };
     let left_out = table.services().len().saturating_sub(MOST_SERVICES);
     AllDestinations { at: now, services: services.map(destinations).collect(), left_out }

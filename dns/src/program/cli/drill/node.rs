@@ -124,7 +124,8 @@ impl DrillNode {
         let headers = [(reqwest::header::CONTENT_TYPE, "application/json".to_owned())];
         let answer = self.main.exchange(Method::POST, "/v1/drills", &headers, body.into_bytes());
         let answer = answer.map_err(AskError::NoAnswer)?;
-        let is_refused = answer.status.is_client_error();
+        // Others than these say nothing of the drill: a token that is changed just now, or too many wrong ones.
+        let is_refused = matches!(answer.status.as_u16(), 400 | 404 | 409 | 422);
         let body = answer.success().map_err(|why| match is_refused {
             true => AskError::Refused(why),
             false => AskError::NoAnswer(why),

@@ -50,6 +50,10 @@ pub(super) fn page(record: &Record, receipts: Option<Receipts>, now: Timestamp) 
 fn outcome(page: &mut String, record: &Record, now: Timestamp) {
     let words = match record.outcome {
         Outcome::Done => "It took its whole time.",
+        Outcome::Aborted if record.began.is_none() => "It didn't begin: the node gave no answer.",
+        Outcome::Aborted if record.ended > Some(record.until) => {
+            "It was broken off, and the clients came back when the last share ended by itself."
+        }
         Outcome::Aborted => "It was broken off, and all clients came back at once.",
         Outcome::Capacity => "It didn't begin: the other regions couldn't carry the load, or nobody knows.",
         Outcome::Blocked => "It didn't begin: something else stood in the way.",
@@ -130,8 +134,9 @@ fn outside(page: &mut String, record: &Record, receipts: Option<Receipts>) {
     let _ = writeln!(
         page,
         "<p>Not compared: {} answers of DNS whose country wasn't counted, and {} requests whose client's jurisdictions \
-         weren't or that may have been sent by other rules. {} batches of counts of Workers were lost, and {} counts \
-         had no room. {} requests lie within the fence of a tenant alone; counts don't tell tenants apart, receipts \
+         weren't or that may have been sent by other rules. {} batches of counts of Workers were lost, and {} entries \
+         weren't counted. {} requests lie within the fence of a tenant alone; counts don't tell tenants apart, \
+         receipts \
          do.</p>",
         checked.dns_left_out,
         checked.edge_left_out,

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use bailiwick_rules::drill::record::{Outcome, Phase, Record};
+use bailiwick_rules::report::LONGEST_HOLD;
 use bailiwick_rules::time::{Millis, Timestamp};
 use clap::Args;
 use serde_json::{Value, json};
@@ -72,7 +73,7 @@ pub(super) fn report(args: &ReportArgs, now: Timestamp) -> Result<Report, Vec<St
     };
     replace(file, page.as_bytes(), Mode::Public)
         .map_err(|error| vec![format!("{}: can't be written ({error})", file.display())])?;
-    let mut text = summary(&record);
+    let mut text = summary(&record, now);
     if let Some(Receipts { checked, outside, unproved, repeated, invalid, other_time, other_fence }) = receipts {
         let _ = writeln!(text, "  receipts   {outside} of {checked} outside the fence");
         let _ = writeln!(
@@ -81,6 +82,7 @@ pub(super) fn report(args: &ReportArgs, now: Timestamp) -> Result<Report, Vec<St
              fences without the region, {repeated} twice"
         );
     }
+    let _ = writeln!(text, "  in all     {} outside the fence", all_outside(&record, receipts));
     Ok(Report { is_unwell, ..Report::fine(text) })
 }
 
@@ -152,8 +154,8 @@ fn as_json(record: &Record, receipts: Option<Receipts>, now: Timestamp) -> Value
     report
 }
 
-/// What came of a drill, in a few lines.
-pub(super) fn summary(record: &Record) -> String {
+/// What came of a drill until `now`, in a few lines.
+pub(super) fn summary(record: &Record, now: Timestamp) -> String {
     let Record { drill, region, outcome, moved, late, checked, .. } = record;
     let mut text = format!("{drill} of {region}: {}\n", outcome.as_str());
     for why in &record.why {
@@ -178,7 +180,8 @@ pub(super) fn summary(record: &Record) -> String {
         checked.dns_outside, checked.dns, checked.edge_outside, checked.edge
     );
     if *outcome == Outcome::Unfinished {
-        text += "  whoever ran it is gone: it ended by itself\n";
+        let is_under_way = now.since(record.until) < LONGEST_HOLD;
+        text += if is_under_way { "  it is under way\n" } else { "  whoever ran it is gone: it ended by itself\n" };
     }
     text
 }

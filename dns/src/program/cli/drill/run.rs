@@ -73,7 +73,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Report, Vec<String>> {
     }
     let node = DrillNode::find(&args.node, Access::Write)?;
     let record = Running::begin(args, node, name, None)?.complete()?;
-    let text = summary(&record);
+    let text = summary(&record, record.until);
     Ok(Report { is_unwell: record.outcome != Outcome::Done, ..Report::fine(text) })
 }
 
@@ -299,13 +299,14 @@ impl<'a> Running<'a> {
         let asked = self.recorder.last().at;
         let patience = Instant::now() + Duration::from_millis(self.hold());
         let last = loop {
-            let told = self.look();
-            if told.is_ok() || Instant::now() >= patience {
-                break told.ok().flatten();
+            // A node that was restarted meanwhile may learn of the run from its peers only.
+            let told = self.look().ok().flatten().filter(|last| last.name == self.id && last.began >= asked);
+            if told.is_some() || Instant::now() >= patience {
+                break told;
             }
             pause(self.args.every.to_std());
         };
-        match last.filter(|last| last.name == self.id && last.began >= asked) {
+        match last {
             Some(run) => {
                 let began = run.began;
                 self.taken = Some(run);

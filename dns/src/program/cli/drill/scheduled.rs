@@ -106,7 +106,7 @@ fn once(
     if begun_at(&record).is_none() {
         begun.remove(id);
     }
-    say(&summary(&record));
+    say(&summary(&record, record.until));
     Ok(format!("{id}: {}", record.outcome.as_str()))
 }
 

@@ -12,14 +12,14 @@ use crate::state::probe::Prober;
 use crate::state::snapshot::Health;
 
 impl<P: Prober> Owner<P> {
-    /// Begins a drill, or goes on with one.
+    /// Begins a drill, or renews the one under way.
     pub(super) fn ask_drill(&mut self, wanted: &Wanted) -> Result<DrillRecord, Refusal> {
         let now = self.clock.now();
         let table = &self.current.world.rules().table;
         let before = self.drill.running(now).map(|record| record.share);
         let record = self.drill.ask(table, wanted, &self.node, now)?;
         if before != Some(record.share) {
-            self.log_drill("this node");
+            log_drill(&record, "this node");
         }
         self.publish();
         Ok(record)
@@ -36,7 +36,7 @@ impl<P: Prober> Owner<P> {
                 self.drill.end(why, now)?
             }
         };
-        self.log_drill("this node");
+        log_drill(&record, "this node");
         self.publish();
         Some(record)
     }
@@ -51,9 +51,11 @@ impl<P: Prober> Owner<P> {
         for record in report.ended_drills.iter().chain(&report.drill) {
             is_changed |= self.drill.merge(table, record, now);
         }
-        // That it was renewed every few seconds is no news.
-        if self.drill.record(now).map(noted) != before {
-            self.log_drill("another node");
+        // A renewal, every few seconds, isn't logged.
+        if let Some(record) = self.drill.record(now)
+            && Some(noted(record)) != before
+        {
+            log_drill(record, "another node");
         }
         is_changed
     }
@@ -61,6 +63,8 @@ impl<P: Prober> Owner<P> {
     /// Puts the drill into the health of a moment. A failure of another region ends it at once.
     pub(super) fn see_drill(&mut self, health: &mut Health, now: Timestamp) {
         let table = &self.current.world.rules().table;
+        // Without a drill, the health tells none. This is asked before `follow`, which may forget one: then the health
+        // has to lose it, too.
         let was_known = self.drill.record(now).is_some();
         self.drill.follow(table, now);
         if !was_known {
@@ -70,30 +74,29 @@ impl<P: Prober> Owner<P> {
         let conditions = Conditions { health: &health.regions, local: &local, now };
         let region = self.drill.running(now).and_then(|record| table.region_named(record.region.as_str()));
         let is_down = |region| effective_status(table, region, &conditions) == Status::Down;
-        if let Some(why) = region.and_then(|region| failed_elsewhere(table, region, is_down)) {
-            self.drill.end(&why, now);
-            self.log_drill("this node");
+        if let Some(why) = region.and_then(|region| failed_elsewhere(table, region, is_down))
+            && let Some(record) = self.drill.end(&why, now)
+        {
+            log_drill(&record, "this node");
         }
         let table = &self.current.world.rules().table;
         health.drill = self.drill.record(now).cloned();
         health.ended_drills = self.drill.other_ends(now).cloned().collect();
         health.drilled = health.drill.as_ref().and_then(|record| Drilled::of(table, record, now));
     }
+}
 
-    /// Logs what became of the drill.
-    pub(super) fn log_drill(&self, by: &str) {
-        let Some(DrillRecord { name, region, share, until, ended, .. }) = self.drill.record(self.clock.now()) else {
-            return;
-        };
-        match ended {
-            None => tracing::warn!(
-                json.event = "drill", drill = %name, %region, json.share = share, %until, by,
-                "drill {name}: {share} % of the clients of {region} are sent elsewhere"
-            ),
-            Some(reason) => tracing::warn!(
-                json.event = "drill_ended", drill = %name, %region, json.reason = reason, by,
-                "drill {name} of {region} ended: {reason}"
-            ),
-        }
+/// Logs what became of a drill.
+fn log_drill(record: &DrillRecord, by: &str) {
+    let DrillRecord { name, region, share, until, ended, .. } = record;
+    match ended {
+        None => tracing::warn!(
+            json.event = "drill", drill = %name, %region, json.share = share, %until, by,
+            "drill {name}: {share} % of the clients of {region} are sent elsewhere"
+        ),
+        Some(reason) => tracing::warn!(
+            json.event = "drill_ended", drill = %name, %region, json.reason = reason, by,
+            "drill {name} of {region} ended: {reason}"
+        ),
     }
 }
