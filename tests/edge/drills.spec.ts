@@ -204,7 +204,10 @@ test("receipts of a drill are counted in its report, and one that lies outside m
   const good = report(receipts);
   const { checked, other_time, ...rest } = JSON.parse(good.stdout).receipts;
   expect([good.status, good.stderr]).toEqual([0, ""]);
-  expect([checked + other_time, rest]).toEqual([receipts.length, { outside: 0, unproved: 0, repeated: 0, invalid: 0 }]);
+  expect([checked + other_time, rest]).toEqual([
+    receipts.length,
+    { outside: 0, unproved: 0, repeated: 0, invalid: 0, other_fence: 0 },
+  ]);
   expect(checked).toBeGreaterThan(receipts.length / 2);
   expect(JSON.parse(good.stdout).outside).toBe(0);
 

@@ -2,6 +2,7 @@
 //! JSON pointer and how to mend it. Called by `build`. A fence is the list of the regions that may process a client's
 //! data.
 
+#[cfg(any(test, feature = "drills"))]
 mod drills;
 mod fleet;
 mod logs;
@@ -60,6 +61,7 @@ pub(super) fn warnings(
     warner.model_probes();
     warner.voters();
     warner.rollouts();
+    #[cfg(any(test, feature = "drills"))]
     warner.drills();
     warner.replicas();
     warner.releases();

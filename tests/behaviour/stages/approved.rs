@@ -76,5 +76,5 @@ fn a_second_key_opens_the_gates_for_the_very_document_that_it_signed() {
         (&"ann".into(), &json!(["bob"]), &"a test".into())
     );
     assert!(head["impact"].as_str().is_some_and(|impact| impact.starts_with("chat: ")), "{head}");
-    assert!(try_it().1.contains("it was proposed for another revision than 2"));
+    assert!(try_it().1.contains(" but revision 2 is in service; propose it again"));
 }

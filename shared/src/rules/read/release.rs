@@ -132,6 +132,6 @@ mod tests {
             "{reported:?}"
         );
         let warned = compile("").unwrap();
-        assert!(warned.iter().any(|one| one.message.contains("nobody asks it what it runs")), "{warned:?}");
+        assert!(warned.iter().any(|one| one.message.contains("no node can check what it runs")), "{warned:?}");
     }
 }
