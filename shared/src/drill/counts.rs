@@ -119,14 +119,11 @@ impl Checked {
     }
 
     /// All of them, as left out: nobody knows by which fences they have to be judged.
-    fn left_out(&self) -> Self {
-        Self {
-            dns_left_out: self.dns + self.dns_left_out,
-            edge_left_out: self.edge + self.edge_left_out,
-            edge_uncounted: self.edge_uncounted,
-            batches_lost: self.batches_lost,
-            ..Self::default()
-        }
+    fn left_out(mut self) -> Self {
+        self.leave_out_edge();
+        self.dns_left_out += self.dns;
+        (self.dns, self.dns_outside) = (0, 0);
+        self
     }
 
     fn less(&self, other: &Self) -> Self {

@@ -2,7 +2,6 @@
 //! [`super::warnings`].
 
 use super::Warner;
-use crate::drill::machine::steps;
 use crate::rules::Drill;
 use crate::time::{Millis, Timestamp};
 
@@ -43,7 +42,7 @@ fn is_under_way(drill: &Drill, at: &Drill, counts_same_time: bool) -> bool {
     gap < lasts(drill) && (gap > Millis(0) || counts_same_time)
 }
 
-/// How long a drill takes, from its begin to the last look.
+/// How long a drill takes, from the first look to the last.
 fn lasts(drill: &Drill) -> Millis {
-    Millis(steps(drill).iter().map(|step| step.lasts.0).fold(WATCHED, u64::saturating_add))
+    Millis(drill.span().0.saturating_add(WATCHED))
 }

@@ -160,7 +160,7 @@ impl Peer {
             }
             Self::Bailiwick(path) | Self::Shedding(path, _) | Self::Watched(path, _) => return self.own(path, place),
             Self::Other { command, .. } => {
-                bailiwick(place)?;
+                bailiwick(place, None)?;
                 let reported = command.replace("{port}", &port.to_string()).replace("{folder}", &folder.to_string());
                 return Ok(words(["sh", "-c", &format!("exec {reported}")]));
             }
@@ -204,18 +204,10 @@ impl Peer {
 
     /// The same for this project's server.
     fn own(&self, path: &Path, place: &Place<'_>) -> Result<Vec<String>, String> {
-        bailiwick(place)?;
-        match self {
-            Self::Shedding(_, engine) => {
-                write(place, "rules.json", &shedding::rules(rules(place.countries), *engine).to_string())?;
-            }
-            Self::Watched(_, api) => {
-                write(place, "token", viewers::TOKEN)?;
-                let config = read(place, "bailiwick.toml")?;
-                let api = format!("{config}[api]\nlisten = [\"{api}\"]\ntoken_file = \"token\"\n");
-                write(place, "bailiwick.toml", &api)?;
-            }
-            _ => {}
+        let api = if let Self::Watched(_, api) = self { Some(*api) } else { None };
+        bailiwick(place, api)?;
+        if let Self::Shedding(_, engine) = self {
+            write(place, "rules.json", &shedding::rules(rules(place.countries), *engine).to_string())?;
         }
         let (path, config) = (path.to_string_lossy(), format!("{}/bailiwick.toml", place.folder.display()));
         Ok(words([&*path, "serve", "--log", "warn", "--config", &config]))
@@ -241,12 +233,8 @@ fn write(place: &Place<'_>, name: &str, text: &str) -> Result<(), String> {
     fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn read(place: &Place<'_>, name: &str) -> Result<String, String> {
-    let path = place.folder.join(name);
-    fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-fn bailiwick(place: &Place<'_>) -> Result<(), String> {
+/// This project's server, with an API if it has an address.
+fn bailiwick(place: &Place<'_>, api: Option<SocketAddr>) -> Result<(), String> {
     let folder = place.folder.display();
     write(place, "zone", &zone(place.names, None))?;
     write(place, "rules.json", &rules(place.countries).to_string())?;
@@ -261,6 +249,10 @@ fn bailiwick(place: &Place<'_>) -> Result<(), String> {
         if let Some(address) = address {
             let _ = write!(config, "[{section}]\nlisten = [\"{address}\"]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n");
         }
+    }
+    if let Some(api) = api {
+        write(place, "token", viewers::TOKEN)?;
+        let _ = write!(config, "[api]\nlisten = [\"{api}\"]\ntoken_file = \"token\"\n");
     }
     write(place, "bailiwick.toml", &config)
 }

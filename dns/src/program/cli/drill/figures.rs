@@ -1,5 +1,8 @@
 //! Figures of a report that its text and its page share. Made by `report`, shown by `page`.
 
+use bailiwick_rules::drill::record::Record;
+use bailiwick_rules::report::LONGEST_HOLD;
+use bailiwick_rules::time::Timestamp;
 use serde::Serialize;
 
 /// What receipts prove.
@@ -20,6 +23,12 @@ pub(super) struct Receipts {
     pub(super) other_time: u64,
     /// Receipts of the drill's time whose fence doesn't have the drilled region. The drill changes nothing for them.
     pub(super) other_fence: u64,
+}
+
+/// Whether the drill of an unfinished record may be under way still. Whoever runs it looks every half a minute at
+/// least.
+pub(super) fn is_under_way(record: &Record, now: Timestamp) -> bool {
+    now.since(record.until) < LONGEST_HOLD
 }
 
 /// Milliseconds as seconds.

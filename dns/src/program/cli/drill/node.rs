@@ -56,8 +56,8 @@ impl DrillNode {
     ///
     /// # Errors
     /// What is wrong with the configuration.
-    pub(super) fn find(args: &DrillNodeArgs, power: Access) -> Result<Self, Vec<String>> {
-        let main = Node::find(&args.node, power)?;
+    pub(super) fn find(args: &DrillNodeArgs, access: Access) -> Result<Self, Vec<String>> {
+        let main = Node::find(&args.node, access)?;
         let also = args.also.iter().map(|url| {
             let args = NodeArgs { api: Some(url.clone()), ..args.node.clone() };
             Ok(Node::find(&args, Access::Read)?.patient(ALSO_PATIENCE))
@@ -130,8 +130,7 @@ impl DrillNode {
             true => AskError::Refused(why),
             false => AskError::NoAnswer(why),
         })?;
-        let no_record = |error| vec![format!("the node's answer is none of this version: {error}")];
-        serde_json::from_slice(&body.body).map_err(|error| AskError::NoAnswer(no_record(error)))
+        serde_json::from_slice(&body.body).map_err(|error| AskError::NoAnswer(unreadable(&error)))
     }
 
     /// Ends the drill of this name that is under way.
@@ -199,7 +198,11 @@ impl AskError {
 }
 
 fn told<T: DeserializeOwned>(value: Value) -> Result<T, Vec<String>> {
-    serde_json::from_value(value).map_err(|error| vec![format!("the node's answer is none of this version: {error}")])
+    serde_json::from_value(value).map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &serde_json::Error) -> Vec<String> {
+    vec![format!("the node's answer is none of this version: {error}")]
 }
 
 impl Sums {

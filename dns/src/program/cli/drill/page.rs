@@ -8,11 +8,10 @@ use std::fmt::Write;
 
 use bailiwick_rules::drill::record::{Outcome, Record, Traffic};
 use bailiwick_rules::id::RegionId;
-use bailiwick_rules::report::LONGEST_HOLD;
 use bailiwick_rules::simulation::escape;
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use super::figures::{Receipts, in_seconds};
+use super::figures::{Receipts, in_seconds, is_under_way};
 use crate::program::cli::seal::Page;
 
 /// The size of a picture, in pixels.
@@ -57,8 +56,7 @@ fn outcome(page: &mut String, record: &Record, now: Timestamp) {
         Outcome::Aborted => "It was broken off, and all clients came back at once.",
         Outcome::Capacity => "It didn't begin: the other regions couldn't carry the load, or nobody knows.",
         Outcome::Blocked => "It didn't begin: something else stood in the way.",
-        // Whoever runs it looks every half a minute at least.
-        Outcome::Unfinished if now.since(record.until) < LONGEST_HOLD => "It was under way when this page was made.",
+        Outcome::Unfinished if is_under_way(record, now) => "It was under way when this page was made.",
         Outcome::Unfinished => "Whoever ran it is gone; it ended by itself soon afterwards.",
     };
     let tone = if record.outcome == Outcome::Done { "good" } else { "bad" };
@@ -330,6 +328,7 @@ fn picture(page: &mut String, record: &Record, regions: &[&RegionId], title: &st
 
 #[cfg(test)]
 pub(super) mod tests {
+    use bailiwick_rules::report::LONGEST_HOLD;
     use serde_json::{Value, json};
 
     use super::*;

@@ -6,12 +6,11 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use bailiwick_rules::drill::record::{Outcome, Phase, Record};
-use bailiwick_rules::report::LONGEST_HOLD;
 use bailiwick_rules::time::{Millis, Timestamp};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::figures::{Receipts, in_seconds};
+use super::figures::{Receipts, in_seconds, is_under_way};
 use super::node::{DrillNode, DrillNodeArgs};
 use super::page::page;
 use super::{read, record_file};
@@ -180,8 +179,11 @@ pub(super) fn summary(record: &Record, now: Timestamp) -> String {
         checked.dns_outside, checked.dns, checked.edge_outside, checked.edge
     );
     if *outcome == Outcome::Unfinished {
-        let is_under_way = now.since(record.until) < LONGEST_HOLD;
-        text += if is_under_way { "  it is under way\n" } else { "  whoever ran it is gone: it ended by itself\n" };
+        text += if is_under_way(record, now) {
+            "  it is under way\n"
+        } else {
+            "  whoever ran it is gone: it ended by itself\n"
+        };
     }
     text
 }

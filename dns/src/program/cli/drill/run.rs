@@ -266,8 +266,7 @@ impl<'a> Running<'a> {
         match self.ask(None, share) {
             Ok(record) => {
                 let began = record.began;
-                self.taken = Some(record);
-                self.took(share, began);
+                self.began(share, record);
                 Some(began)
             }
             Err(AskError::NoAnswer(reasons)) => {
@@ -308,14 +307,19 @@ impl<'a> Running<'a> {
         };
         match last {
             Some(run) => {
-                let began = run.began;
-                self.taken = Some(run);
-                self.took(share, began);
+                self.began(share, run);
                 self.end(Outcome::Aborted, Some(why));
             }
             // If it began nevertheless, it has ended by itself by now.
             None => self.recorder.refused(Outcome::Aborted, vec![why]),
         }
+    }
+
+    /// Notes that the node took the first share.
+    fn began(&mut self, share: u8, run: DrillRecord) {
+        let at = run.began;
+        self.taken = Some(run);
+        self.took(share, at);
     }
 
     fn took(&mut self, share: u8, at: Timestamp) {
