@@ -252,7 +252,7 @@ fn bailiwick(place: &Place<'_>, api: Option<SocketAddr>) -> Result<(), String> {
     }
     if let Some(api) = api {
         write(place, "token", viewers::TOKEN)?;
-        let _ = write!(config, "[api]\nlisten = [\"{api}\"]\ntoken_file = \"token\"\n");
+        let _ = write!(config, "[api]\nlisten = \"{api}\"\ntoken_file = \"token\"\n");
     }
     write(place, "bailiwick.toml", &config)
 }
