@@ -2,6 +2,7 @@
 //! the command that the operator names. The command `serve` runs the server until a signal ends it; it alone starts the
 //! listeners, the owner of the state and the API.
 
+pub(crate) mod access_log;
 pub(crate) mod aggregate;
 pub(crate) mod api;
 pub mod cli;
@@ -12,6 +13,7 @@ pub(crate) mod jws;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod node_status;
+mod otlp;
 pub(crate) mod picture;
 pub(crate) mod question;
 pub(crate) mod receipt;

@@ -1,5 +1,6 @@
 //! What the whole does, tried from outside with real clients: a file per behaviour.
 
+mod access_log;
 mod aggregate;
 mod api;
 mod boards;

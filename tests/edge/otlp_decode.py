@@ -1,5 +1,6 @@
-"""Decodes posts of OTLP's JSON by the official protobufs. Reads a list of {"path", "body"} from standard input, writes
-a list of decoded messages. Called by collector.ts. A field that the protobufs don't have is an error."""
+"""Decodes posts of OTLP's JSON by the official protobufs. Reads a list of {"path", "body"} from the file that is named,
+or else from standard input; writes a list of decoded messages. Called by collector.ts and otlp_receiver.rs. A field that
+the protobufs don't have is an error."""
 import base64
 import binascii
 import json
@@ -37,4 +38,5 @@ def decode(post):
     return json_format.MessageToDict(message)
 
 
-json.dump([decode(post) for post in json.load(sys.stdin)], sys.stdout)
+with open(sys.argv[1], encoding="utf-8") if len(sys.argv) > 1 else sys.stdin as posts:
+    json.dump([decode(post) for post in json.load(posts)], sys.stdout)

@@ -6,6 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde_json::{Value, json};
+
 use crate::process::{pypi_python, text_of};
 
 /// What it does with a request.
@@ -170,4 +172,33 @@ pub fn decode_metrics(script: &Path, file: &Path, body: &str) -> Option<Vec<Stri
     std::fs::write(file, body).expect("written");
     let arguments = [script.display().to_string(), file.display().to_string()];
     Some(text_of(&python.display().to_string(), arguments).lines().map(str::to_owned).collect())
+}
+
+/// Decodes requests of log records in JSON by the official protobufs, which refuse fields that they don't have. Returns
+/// each record, with its attributes as an object in place of a list. `None` if they aren't installed.
+///
+/// # Panics
+/// If a request isn't OTLP.
+#[must_use]
+pub fn decode_logs(script: &Path, file: &Path, got: &[Got]) -> Option<Vec<Value>> {
+    let python = pypi_python()?;
+    let posts: Value = got.iter().map(|got| json!({ "path": "/v1/logs", "body": got.body })).collect();
+    std::fs::write(file, posts.to_string()).expect("written");
+    let arguments = [script.display().to_string(), file.display().to_string()];
+    let decoded = text_of(&python.display().to_string(), arguments);
+    let mut messages: Vec<Value> = serde_json::from_str(&decoded).expect("a list");
+    let mut records = Vec::new();
+    for scope in messages.iter_mut().flat_map(|message| list(message, "resourceLogs")) {
+        records.extend(list(scope, "scopeLogs").flat_map(|scope| list(scope, "logRecords")).map(Value::take));
+    }
+    for record in &mut records {
+        let named = |one: &Value| Some((one["key"].as_str()?.to_owned(), one["value"].clone()));
+        record["attributes"] = record["attributes"].as_array().into_iter().flatten().filter_map(named).collect();
+    }
+    Some(records)
+}
+
+/// The values of a list in an object.
+fn list<'v>(object: &'v mut Value, key: &str) -> impl Iterator<Item = &'v mut Value> {
+    object.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten()
 }

@@ -53,6 +53,7 @@ use bailiwick_rules::time::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore};
 
+use crate::program::access_log::AccessLog;
 use crate::program::config::Fleet;
 use crate::program::metrics::Metrics;
 use crate::program::picture::Picture;
@@ -111,6 +112,8 @@ pub(crate) struct Api {
     pub drills: drills::Drills,
     /// Held by the request that is publishing rules, so that only one does.
     pub publishing: Mutex<()>,
+    /// Who gets an event of each change.
+    pub access_log: AccessLog,
     /// The addresses that sent wrong tokens.
     pub failed_tokens: FailedTokens,
     /// Whether only this machine can reach the API.

@@ -15,6 +15,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use bailiwick_rules::id::RegionId;
+use bailiwick_rules::rules::{HttpUrl, SecretName};
 
 use crate::dnssec::budget::SigningLimit;
 use crate::locate::geoip::Registered;
@@ -129,6 +130,17 @@ pub struct Api {
     pub region_token_files: BTreeMap<RegionId, Vec<PathBuf>>,
     /// The certificate and its private key. If `None`, the API speaks plain HTTP.
     pub tls: Option<TlsFiles>,
+    /// Who gets the events of who changes what. If `None`, they are in this node's log only.
+    pub access_log: Option<AccessLog>,
+}
+
+/// The `[api.access_log]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Where events are posted.
+    pub otlp: HttpUrl,
+    /// The secret that is sent as a bearer token.
+    pub secret: Option<SecretName>,
 }
 
 impl Api {

@@ -4,6 +4,7 @@
 //! These are summed when metrics are read.
 
 mod accept;
+mod accesses;
 mod aggregate;
 mod exposition;
 mod fences;
@@ -29,6 +30,8 @@ use crate::response::wire::{Outcome, Transport};
 use crate::state::owner::Handle;
 use crate::system::file_reload::FileHealth;
 pub(crate) use accept::Format;
+use accesses::Accesses;
+pub(crate) use accesses::LostAccess;
 pub(crate) use aggregate::{Aggregated, Lost, Window};
 pub(crate) use fences::Fences;
 pub(crate) use latency::{EVERY, Latency};
@@ -93,6 +96,8 @@ pub(crate) struct Metrics {
     pub(crate) fences: Fences,
     /// What became of the aggregate.
     pub(crate) aggregated: Aggregated,
+    /// What became of the access log.
+    pub(crate) accesses: Accesses,
     gate: Option<Arc<Gate>>,
     limiter: Option<Arc<Limiter>>,
     files: Vec<Arc<FileHealth>>,
@@ -121,6 +126,7 @@ impl Default for Metrics {
             threads: Mutex::default(),
             fences: Fences::default(),
             aggregated: Aggregated::default(),
+            accesses: Accesses::default(),
             gate: None,
             limiter: None,
             files: Vec::new(),

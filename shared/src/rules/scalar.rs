@@ -70,6 +70,16 @@ impl HttpUrl {
         Ok(Self(url))
     }
 
+    /// Reads the URL of a receiver of OTLP: `https`, or `http` to this machine, without a query. The error is the end
+    /// of a message about the text.
+    ///
+    /// # Errors
+    /// What is wrong with the text, and how to mend it.
+    pub fn of_receiver(text: &str) -> Result<Self, &'static str> {
+        let url = Self::parse(text)?;
+        url.unfit_for_endpoint().map_or(Ok(url.clone()), Err)
+    }
+
     /// The URL of a request below such a URL; it may have a query.
     #[must_use]
     pub fn of_request(url: url::Url) -> Self {

@@ -2,32 +2,20 @@
 //! didn't take is sent again for a while; what it may have taken isn't, as it would be counted twice.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bailiwick_rules::aggregate::{Rejected, rejected};
 use bailiwick_rules::rules::{Aggregate, SecretName};
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::Url;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::program::api::Api;
 use crate::program::metrics::{Lost, Window};
-use crate::state::probe::{Secrets, authorities};
+use crate::program::otlp::{self, ANSWER, PATIENCE, PAUSES, Posted};
+use crate::state::probe::Secrets;
 use crate::system::tasks::Ended;
-
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(3);
-/// How long an answer may take.
-const ANSWER: Duration = Duration::from_secs(10);
-/// The largest answer that is read, in bytes.
-const LARGEST_ANSWER: usize = 64 << 10;
-/// The first and the longest pause before a body is sent again.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// For how long a body is sent again.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// One request to the receiver.
 #[derive(Debug)]
@@ -66,8 +54,7 @@ enum Became {
 #[derive(Clone)]
 pub(super) struct Poster {
     api: Arc<Api>,
-    secrets: Secrets,
-    client: Client,
+    posts: otlp::Poster,
 }
 
 impl Poster {
@@ -76,21 +63,7 @@ impl Poster {
     /// # Errors
     /// When TLS can't be set up.
     pub(super) fn new(api: Arc<Api>, secrets: Secrets) -> Result<Self, String> {
-        // This fails if a provider is already installed, which does no harm.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let failed = |error: &dyn std::error::Error| format!("the aggregate can't be sent over TLS: {error}");
-        let tls = authorities::system().map_err(|error| failed(&error))?;
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .user_agent(concat!("bailiwick/", env!("CARGO_PKG_VERSION"), " (aggregate)"))
-            .redirect(reqwest::redirect::Policy::none())
-            // A receiver may close an idle connection just when a body is sent, which would be lost without an answer.
-            .pool_max_idle_per_host(0)
-            .no_proxy()
-            .connect_timeout(CONNECT)
-            .timeout(ANSWER)
-            .build();
-        Ok(Self { api, secrets, client: client.map_err(|error| failed(&error))? })
+        Ok(Self { api, posts: otlp::Poster::new("aggregate", secrets)? })
     }
 
     /// Posts each body of the queue.
@@ -140,33 +113,17 @@ impl Poster {
     }
 
     async fn attempt(&self, body: &Body) -> Became {
-        let json = HeaderValue::from_static("application/json");
-        let mut request = self.client.post(body.url.clone()).header(CONTENT_TYPE, json).body(body.json.clone());
-        if let Some(name) = &body.secret {
-            match self.secret(name).await {
-                Ok(secret) => request = request.bearer_auth(secret),
-                Err(why) => return Became::Again(why),
-            }
-        }
-        match request.send().await {
-            Ok(response) if response.status().is_success() => {
-                if let Some(Rejected(points)) = answer(response).await.as_deref().and_then(rejected) {
+        match self.posts.post(&body.url, body.secret.as_deref(), &body.json).await {
+            Posted::Taken(answer) => {
+                if let Some(Rejected(points)) = answer.as_deref().and_then(rejected) {
                     self.api.metrics.aggregated.rejected(points);
                 }
                 Became::Taken
             }
-            Ok(response) => of_status(response.status()),
-            Err(error) if error.is_connect() => Became::Again("it can't be reached".to_owned()),
-            // It may have read the request, even if its answer can't be read.
-            Err(_) => Became::Lost(Lost::NoAnswer),
+            Posted::NotNow(why) => Became::Again(why),
+            Posted::Refused(_) => Became::Lost(Lost::Refused),
+            Posted::NoAnswer => Became::Lost(Lost::NoAnswer),
         }
-    }
-
-    /// The value of a secret. A disk may hang, so it is read on a blocking thread.
-    async fn secret(&self, name: &str) -> Result<String, String> {
-        let (secrets, name) = (self.secrets.clone(), name.to_owned());
-        let read = tokio::task::spawn_blocking(move || secrets.get(&name)).await;
-        read.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     /// Logs when the receiver begins or ceases to take what is sent. What it answers isn't logged.
@@ -181,26 +138,6 @@ impl Poster {
             None => info!(json.event = "aggregate_taken", "the receiver takes the aggregate again"),
         }
     }
-}
-
-/// The statuses after which OTLP/HTTP has a client send again: nothing was taken.
-fn of_status(status: StatusCode) -> Became {
-    match status.as_u16() {
-        429 | 502 | 503 | 504 => Became::Again(format!("it answers {}", status.as_u16())),
-        _ => Became::Lost(Lost::Refused),
-    }
-}
-
-/// The body of an answer, if it is short enough and comes in time.
-async fn answer(mut response: Response) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.ok()? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > LARGEST_ANSWER {
-            return None;
-        }
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

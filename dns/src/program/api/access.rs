@@ -1,11 +1,10 @@
 //! Logs who changes what by the API. Takes every request that isn't for reading nor from a Worker, and its response;
-//! logs one event for each. Called by the router.
+//! logs one event for each, and sends it to the access log's receiver. Called by the router.
 //!
 //! The event has these facts and no others: what was done, to which region, endpoint, bundle, drill or revision, the
 //! status, the file of the token that was sent, and the sender's address. It has no token, no body and no text of the
 //! sender: names are told only of what was found.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
@@ -17,6 +16,7 @@ use bailiwick_rules::id::{BundleId, DrillId, EndpointId, RegionId};
 use tracing::{info, warn};
 
 use super::{Api, Remote, WORKER_PATHS};
+use crate::program::access_log::Access;
 
 /// What a request changed. Handlers whose path doesn't say it put it into the response's extensions.
 #[derive(Debug, Clone)]
@@ -65,87 +65,76 @@ pub(super) async fn record(State(api): State<Arc<Api>>, request: Request, next: 
     let by = authorization.and_then(|authorization| api.tokens.file_of(authorization));
     let by = by.map(|file| file.display().to_string());
     let from = request.extensions().get::<ConnectInfo<Remote>>().map(|ConnectInfo(Remote(remote))| remote.ip());
-    let unanswered = Unanswered { action, by: by.clone(), from, is_answered: false };
+    let unanswered = Unanswered {
+        api: Arc::clone(&api),
+        access: Some(Access { at: api.handle.now(), action, of: None, status: None, by, from }),
+    };
     let response = next.run(request).await;
-    unanswered.answered();
+    let access = unanswered.answered();
     let status = response.status();
     // A name in a path that wasn't found is whatever the sender made up.
     let of =
         response.extensions().get::<Changed>().map(|Changed(of)| of.clone()).or(of.filter(|_| status.is_success()));
-    let is_logged = status != StatusCode::UNAUTHORIZED || by.is_some() || api.failed_tokens.may_log(api.handle.now());
-    if is_logged {
-        log(&Entry { action, of: of.as_deref(), status, by: by.as_deref(), from });
-    }
+    tell(&api, access.map(|access| Access { at: api.handle.now(), of, status: Some(status.as_u16()), ..access }));
     response
 }
 
 /// A request that has no response yet. If it is dropped, its sender hung up; what it asked for may have been done.
 struct Unanswered {
-    action: &'static str,
-    by: Option<String>,
-    from: Option<IpAddr>,
-    is_answered: bool,
+    api: Arc<Api>,
+    access: Option<Access>,
 }
 
 impl Unanswered {
-    fn answered(mut self) {
-        self.is_answered = true;
+    /// The request has a response. Returns what is known of it.
+    fn answered(mut self) -> Option<Access> {
+        self.access.take()
     }
 }
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        if let Some(by) = self.by.as_deref().filter(|_| !self.is_answered) {
-            let from = self.from.map(|from| from.to_canonical().to_string());
-            info!(
-                json.event = "api_access",
-                json.action = self.action,
-                json.by = by,
-                json.from = from.as_deref(),
-                "{} by {by}: the sender hung up before the answer",
-                self.action
-            );
-        }
+        tell(&self.api, self.access.take());
     }
 }
 
-struct Entry<'a> {
-    action: &'static str,
-    of: Option<&'a str>,
-    status: StatusCode,
-    by: Option<&'a str>,
-    from: Option<IpAddr>,
+/// Logs an event, and sends it to the receiver, if it is to be told.
+fn tell(api: &Api, access: Option<Access>) {
+    if let Some(access) = access.filter(|access| is_told(access, || api.failed_tokens.may_log(api.handle.now()))) {
+        log(&access);
+        api.access_log.send(access);
+    }
 }
 
-fn log(entry: &Entry<'_>) {
-    let Entry { action, of, status, by, from } = *entry;
-    let from = from.map(|from| from.to_canonical().to_string());
-    let (from, status) = (from.as_deref(), status.as_u16());
+/// Whether an event is told. Nobody's wish says what is in a log, so of those without a good token only wrong tokens
+/// are told, as long as `may_log` is true. After some wrong tokens an address gets 429, which isn't told.
+fn is_told(access: &Access, may_log: impl Fn() -> bool) -> bool {
+    access.by.is_some() || (access.status == Some(StatusCode::UNAUTHORIZED.as_u16()) && may_log())
+}
+
+fn log(access: &Access) {
+    let (from, sentence) = (access.from(), access.sentence());
+    let Access { action, of, status, by, .. } = access;
+    let (of, by, from) = (of.as_deref(), by.as_deref(), from.as_deref());
+    let event = "api_access";
     match by {
-        Some(by) => info!(
-            json.event = "api_access",
-            json.action = action,
+        Some(_) => info!(
+            json.event = event,
+            json.action = *action,
             json.of = of,
-            json.status = status,
+            json.status = *status,
             json.by = by,
             json.from = from,
-            "{action} {}by {by}: {status}",
-            of.map(|of| format!("of {of} ")).unwrap_or_default()
+            "{sentence}"
         ),
-        // Nobody's wish says what is in a log. After some wrong tokens an address gets 429, which isn't logged.
-        None if status == StatusCode::UNAUTHORIZED.as_u16() => warn!(
-            json.event = "api_access",
-            json.action = action,
-            json.status = status,
-            json.from = from,
-            "{action} by nobody that this node knows: {status}"
-        ),
-        None => {}
+        None => warn!(json.event = event, json.action = *action, json.status = *status, json.from = from, "{sentence}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bailiwick_rules::time::Timestamp;
+
     use super::*;
 
     #[test]
@@ -192,19 +181,35 @@ mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
+    fn access(by: Option<&str>, status: Option<u16>) -> Access {
+        let (by, from) = (by.map(str::to_owned), Some("::ffff:192.0.2.1".parse().unwrap()));
+        Access { at: Timestamp(0), action: "publish_rules", of: None, status, by, from }
+    }
+
     #[test]
-    fn whoever_hangs_up_before_the_answer_is_logged_if_he_has_a_token() {
-        let request = |by: Option<&str>| Unanswered {
-            action: "publish_rules",
-            by: by.map(str::to_owned),
-            from: Some("::ffff:192.0.2.1".parse().unwrap()),
-            is_answered: false,
-        };
-        let line = logged(|| drop(request(Some("api.token"))));
-        for part in ["api_access", "publish_rules by api.token: the sender hung up", "192.0.2.1"] {
+    fn a_line_has_who_what_and_from_where() {
+        let line = logged(|| log(&access(Some("api.token"), None)));
+        for part in ["api_access", "publish_rules by api.token: the sender hung up", "192.0.2.1", "INFO"] {
             assert!(line.contains(part) && !line.contains("ffff"), "{line}");
         }
-        assert_eq!(logged(|| request(Some("api.token")).answered()), "");
-        assert_eq!(logged(|| drop(request(None))), "");
+        let line = logged(|| log(&access(None, Some(401))));
+        for part in ["api_access", "publish_rules by nobody that this node knows: 401", "192.0.2.1", "WARN"] {
+            assert!(line.contains(part), "{line}");
+        }
+    }
+
+    #[test]
+    fn only_wrong_tokens_are_told_of_those_without_a_good_one() {
+        for (by, status, may_log, expected) in [
+            (Some("api.token"), None, true, true),
+            (Some("api.token"), Some(409), false, true),
+            (None, Some(401), true, true),
+            (None, Some(401), false, false),
+            (None, Some(429), true, false),
+            (None, Some(404), true, false),
+            (None, None, true, false),
+        ] {
+            assert_eq!(is_told(&access(by, status), || may_log), expected, "{by:?} {status:?} {may_log}");
+        }
     }
 }

@@ -89,6 +89,7 @@ impl Fixture {
             cached_picture: super::picture::Cached::default(),
             drills: super::drills::Drills::default(),
             publishing: Mutex::default(),
+            access_log: AccessLog::default(),
             failed_tokens: FailedTokens::default(),
             handle: started.handle.clone(),
             metrics: Arc::default(),

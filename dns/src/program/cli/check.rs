@@ -90,7 +90,8 @@ fn check_configured_files(config: &Config, findings: &mut Findings) {
     let places = config.geoip.as_deref().and_then(|file| places(file, config.registered, findings));
     if let Some(rules) = &rules {
         certificate_authorities(&config.directory, &rules.table, findings);
-        credentials(&config.secrets, &rules.table, |name| std::env::var_os(name).is_some(), findings);
+        let is_set = |name: &str| std::env::var_os(name).is_some();
+        credentials(&config.secrets, &rules.table, config.api.as_ref(), is_set, findings);
     }
     let pinned = rules.clone();
     match rules {
@@ -301,9 +302,15 @@ fn certificate_authorities(directory: &Path, table: &Table, findings: &mut Findi
     }
 }
 
-/// Reads the files of secrets, and checks that the aggregate, and each monitor that asks a model, has its secret.
-/// `is_set` says whether the environment has a variable.
-fn credentials(files: &SecretFiles, table: &Table, is_set: impl Fn(&str) -> bool, findings: &mut Findings) {
+/// Reads the files of secrets, and checks that the aggregate, the access log, and each monitor that asks a model, has
+/// its secret. `is_set` says whether the environment has a variable.
+fn credentials(
+    files: &SecretFiles,
+    table: &Table,
+    api: Option<&Api>,
+    is_set: impl Fn(&str) -> bool,
+    findings: &mut Findings,
+) {
     for (name, file) in files {
         if let Err(mut fault) = read_secret(file) {
             fault.message += &format!(" (named by [secrets] {name})");
@@ -324,6 +331,8 @@ fn credentials(files: &SecretFiles, table: &Table, is_set: impl Fn(&str) -> bool
     }
     let secret = table.aggregate().and_then(|aggregate| aggregate.secret.as_ref());
     look("/aggregate".to_owned(), secret, "the aggregate can't be sent");
+    let secret = api.and_then(|api| api.access_log.as_ref()?.secret.as_ref());
+    look("[api.access_log]".to_owned(), secret, "the access log can't be sent");
 }
 
 /// Reads a certificate and its key. Several sections may name the same files, so each finding is recorded only once.

@@ -187,6 +187,26 @@ pub const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "api.access_log",
+        heading: "`[api.access_log]`",
+        meaning: "Who gets an event of each change by the API. Without the section, events are in the node's log only.",
+        keys: &[
+            key(
+                "otlp",
+                "URL",
+                Required,
+                "Where events are posted by OTLP over HTTP with JSON, such as \
+                 `\"https://otel.example.net/v1/logs\"`. `https`, or `http` to this machine.",
+            ),
+            key(
+                "secret",
+                "string",
+                Nothing,
+                "The name of a secret of `[secrets]` or the environment, which is sent as a bearer token.",
+            ),
+        ],
+    },
+    Section {
         name: "cookies",
         heading: "`[cookies]`",
         meaning: "DNS cookies (RFC 7873). Nodes with the same secrets accept each other's.",
@@ -350,6 +370,7 @@ mod tests {
         let needed = match section.name {
             "dnssec" => "keys = 'k'\n",
             "api" => "listen = '127.0.0.1:0'\n",
+            "api.access_log" => "otlp = 'https://otel.example/v1/logs'\n",
             "rate_limit" => "per_second = 20\n",
             "dot" | "doq" | "doh" => "listen = '127.0.0.1:0'\ncert = 'c'\nkey = 'k'\n",
             _ => "",

@@ -1,6 +1,7 @@
 //! Reads the configuration. Takes its TOML, returns a [`super::Config`] or every error with its line. Called by
 //! [`super::Config::parse`].
 
+mod access_log;
 mod dnssec;
 mod fleet;
 mod gates;
@@ -238,7 +239,7 @@ impl Reader<'_> {
             );
         };
         let (mut listen, mut token_file, mut cert, mut secret) = (None, None, None, None);
-        let mut line = 0;
+        let (mut line, mut access_log) = (0, None);
         let (mut writers, mut workers, mut readers) = (Vec::new(), Vec::new(), Vec::new());
         let mut of_regions = BTreeMap::new();
         for (key, value) in table {
@@ -253,6 +254,7 @@ impl Reader<'_> {
                 "read_token_files" => readers = self.paths("api.read_token_files", value),
                 "region_token_files" => of_regions = self.region_tokens(value),
                 "token_file" => token_file = self.path("api.token_file", value),
+                "access_log" => access_log = self.access_log(key, value),
                 "cert" => cert = Some(self.path("api.cert", value)),
                 "key" => secret = Some(self.path("api.key", value)),
                 _ => self.no_key("api.", key, &names("api")),
@@ -279,6 +281,7 @@ impl Reader<'_> {
             read_token_files: readers,
             region_token_files: of_regions,
             tls,
+            access_log,
         })
     }
 

@@ -1,6 +1,7 @@
 //! The text of `/metrics`. Takes counters and the state of rules, regions and sources, returns OpenMetrics text. Called
 //! by [`super::Metrics::text`].
 
+mod accesses;
 mod aggregate;
 mod fleet;
 mod loads;
@@ -71,6 +72,7 @@ impl Collector for Exposition {
         self.probes(&mut encoder)?;
         self.observed(&mut encoder)?;
         aggregate::encode(&self.metrics.aggregated, &self.handle, &mut encoder)?;
+        accesses::encode(&self.metrics.accesses, &mut encoder)?;
         self.leases(&mut encoder)?;
         loads::encode(&self.handle, &mut encoder)?;
         replicas::encode(&self.handle, &mut encoder)?;

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -14,17 +15,22 @@ use tracing::warn;
 use super::strings;
 use crate::net::certificate::Certificate;
 use crate::net::listeners::{Absent, HandedSocket, Inherited, Role, bind_api};
+use crate::program::access_log::AccessLog;
 use crate::program::api::failed_tokens::FailedTokens;
 use crate::program::api::tls::{PROTOCOLS, TlsListener};
 use crate::program::api::token::{Tokens, warnings};
 use crate::program::api::{self, Api};
-use crate::program::config::Fleet;
+use crate::program::config::{self, Fleet};
 use crate::program::metrics::Metrics;
 use crate::program::picture::Picture;
 use crate::state::bundles::Bundles;
 use crate::state::owner::Handle;
+use crate::state::probe::Secrets;
 use crate::system::file_reload::Renew;
 use crate::system::tasks::{Ended, supervise};
+
+/// How long the server waits at its end for requests in progress, and after that for the access log's receiver.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// The API's bound socket.
 pub(super) struct Http {
@@ -33,6 +39,7 @@ pub(super) struct Http {
     tokens: Tokens,
     certificate: Option<Arc<Certificate>>,
     tls: Option<TlsAcceptor>,
+    access_log: Option<config::AccessLog>,
 }
 
 /// The API as it runs.
@@ -45,7 +52,7 @@ pub(super) struct ServedHttp {
 
 impl Http {
     /// Binds the address, unless a socket for it is among the inherited ones.
-    pub(super) fn bind(config: &crate::program::config::Api, inherited: &mut Inherited) -> Result<Self, Vec<String>> {
+    pub(super) fn bind(config: &config::Api, inherited: &mut Inherited) -> Result<Self, Vec<String>> {
         let tokens = Tokens::of(config);
         let bound = bind_api(config.listen, inherited).map_err(|error| error.to_string());
         let bound =
@@ -58,7 +65,7 @@ impl Http {
             (Ok(tokens), Ok(certificate), Ok((address, listener))) => {
                 let tls = certificate.as_ref().map(|certificate| certificate.acceptor(PROTOCOLS)).transpose();
                 let tls = tls.map_err(|error| vec![format!("the API can't speak TLS: {error}")])?;
-                Ok(Self { listener, address, tokens, certificate, tls })
+                Ok(Self { listener, address, tokens, certificate, tls, access_log: config.access_log.clone() })
             }
             (tokens, certificate, bound) => {
                 let faults = tokens.err().into_iter().flatten().chain(certificate.err().into_iter().flatten());
@@ -84,15 +91,22 @@ impl Http {
     }
 
     /// Starts to serve the API.
+    ///
+    /// # Errors
+    /// When the access log can't be sent.
     pub(super) fn serve(
         self,
-        (handle, bundles): (Handle, Bundles),
+        (handle, bundles, secrets): (Handle, Bundles, Secrets),
         metrics: Arc<Metrics>,
         node: String,
         fleet: Arc<Fleet>,
         is_handing_over: Arc<AtomicBool>,
         absent: Arc<Absent>,
-    ) -> ServedHttp {
+    ) -> Result<ServedHttp, String> {
+        let access_log = self
+            .access_log
+            .map(|settings| AccessLog::start(&settings, &node, secrets, Arc::clone(&metrics), handle.tasks()));
+        let access_log = access_log.transpose()?.unwrap_or_default();
         let loopback = api::is_loopback(self.address);
         let draining = AtomicBool::new(false);
         let pulse = handle.tasks().waiting("api");
@@ -111,6 +125,7 @@ impl Http {
             cached_picture: api::picture::Cached::default(),
             drills: api::drills::Drills::default(),
             publishing: Mutex::default(),
+            access_log,
             failed_tokens: FailedTokens::default(),
             loopback,
             draining,
@@ -122,7 +137,16 @@ impl Http {
         let task = tokio::spawn(supervise(pulse, move || {
             speak(Arc::clone(&served), listener.try_clone(), tls.clone(), stopped.clone())
         }));
-        ServedHttp { address: self.address, api, stop, task }
+        Ok(ServedHttp { address: self.address, api, stop, task })
+    }
+}
+
+impl ServedHttp {
+    /// Answers the requests in progress, and sends what the access log still has, each within a time limit.
+    pub(super) async fn end(self) {
+        let _ = self.stop.send(true);
+        let _ = tokio::time::timeout(DRAIN, self.task).await;
+        self.api.access_log.finish(DRAIN).await;
     }
 }
 

@@ -45,8 +45,6 @@ use crate::system::files::{Mode, replace};
 
 /// How long the server waits at its end for queries in progress.
 const DRAIN: Duration = Duration::from_secs(2);
-/// How long the server waits after that for API requests in progress.
-const DRAIN_API: Duration = Duration::from_secs(1);
 /// For how long open connections are still served after another process has taken over. They end earlier if their
 /// clients close them or are idle.
 const LINGER: Duration = Duration::from_secs(30);
@@ -108,7 +106,7 @@ impl Running {
         let serve_http = |http: Http| {
             let (flag, absent) = (Arc::clone(&is_handing_over), Arc::clone(&absent));
             http.serve(
-                (handle.clone(), bundles.clone()),
+                (handle.clone(), bundles.clone(), secrets.clone()),
                 metrics,
                 node.clone(),
                 Arc::new(config.fleet.clone()),
@@ -117,7 +115,7 @@ impl Running {
             )
         };
         fleet::restore(&config.fleet, &handle);
-        let http = http.map(serve_http);
+        let http = http.map(serve_http).transpose().map_err(|error| vec![error])?;
         if let (Some(http), Some(state_dir)) = (&http, &config.state_dir) {
             http.api.restore_traffic(state_dir);
             http.api.drills.records.restore(state_dir);
@@ -198,8 +196,7 @@ impl Running {
         manager.notify(&format!("MAINPID={}", successor.pid));
         if let Some(http) = self.http {
             http.api.close();
-            let _ = http.stop.send(true);
-            let _ = tokio::time::timeout(DRAIN_API, http.task).await;
+            http.end().await;
         }
         let _ = successor.yielded.send(());
         info!(
@@ -251,8 +248,7 @@ async fn end(listeners: Listeners, http: Option<ServedHttp>) {
     }
     listeners.drain(DRAIN).await;
     if let Some(http) = http {
-        let _ = http.stop.send(true);
-        let _ = tokio::time::timeout(DRAIN_API, http.task).await;
+        http.end().await;
     }
 }
 

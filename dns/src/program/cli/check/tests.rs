@@ -71,6 +71,27 @@ fn whoever_sends_the_aggregate_beside_the_writer_is_warned() {
 }
 
 #[test]
+fn an_access_log_without_its_secret_is_warned_of() {
+    let warned = |more: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let config = format!(
+            "listen = [\"127.0.0.1:0\"]\nrules = \"rules.json\"\n[zones]\n[api]\nlisten = \"127.0.0.1:0\"\n\
+             [api.access_log]\notlp = \"https://otel.example/v1/logs\"\n{more}"
+        );
+        let rules = r#"{"version": 1, "revision": 1}"#;
+        let findings = check_in(directory.path(), &[("bailiwick.toml", &config), ("rules.json", rules), ("s", "x")]);
+        assert!(findings.errors.is_empty(), "{:?}", findings.errors);
+        findings
+            .warnings
+            .iter()
+            .any(|warning| warning.starts_with("[api.access_log]/secret: NO_SUCH_SECRET has no value"))
+    };
+    assert!(warned("secret = \"NO_SUCH_SECRET\"\n"));
+    assert!(!warned("secret = \"NO_SUCH_SECRET\"\n[secrets]\nNO_SUCH_SECRET = \"s\"\n"));
+    assert!(!warned(""));
+}
+
+#[test]
 fn a_steered_host_that_clashes_with_its_zone_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let rules = r#"{"version": 1, "revision": 1, "jurisdictions": {"eu": {"include": ["EU"]}},
