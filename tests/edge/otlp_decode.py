@@ -1,6 +1,6 @@
 """Decodes posts of OTLP's JSON by the official protobufs. Reads a list of {"path", "body"} from the file that is named,
-or else from standard input; writes a list of decoded messages. Called by collector.ts and otlp_receiver.rs. A field that
-the protobufs don't have is an error."""
+or else from standard input; writes a list of decoded messages. Called by collector.ts and otlp_receiver.rs. A field
+that the protobufs don't have is an error."""
 import base64
 import binascii
 import json
