@@ -51,7 +51,7 @@ struct ExplainedTier {
     name: String,
     rank: u16,
     /// The load from which a region refuses the tier; `null` for never.
-    refuse_at: Option<f64>,
+    refuse_at: Option<Ratio>,
     /// Whether every offered region refuses the tier now.
     refused: bool,
 }
@@ -85,7 +85,7 @@ pub(crate) struct LimitsQuestion<'a> {
     pub(crate) fence: &'a [RegionIndex],
     /// The offered regions.
     pub(crate) offered: &'a [RegionIndex],
-    /// The tenant, if the service has any.
+    /// The client's tenant; `None` if the client belongs to none.
     pub(crate) tenant: Option<TenantIndex>,
     /// Whether the operator asks.
     pub(crate) by_operator: bool,
@@ -145,7 +145,7 @@ impl ExplainedLimits {
         }
         let Some(ExplainedTenant { tier, concurrency, budget }) = &self.limits else { return Ok(()) };
         if let Some(ExplainedTier { name, rank, refuse_at, refused }) = tier {
-            let mark = refuse_at.map(|mark| format!("refused where every region's load is {} % or more", mark * 100.0));
+            let mark = refuse_at.map(|mark| format!("refused where every region's load is {mark} or more"));
             let now = if *refused { ": now" } else { "" };
             writeln!(out, "tier       {name} (rank {rank}), {}{now}", mark.as_deref().unwrap_or("never refused"))?;
         }
@@ -172,6 +172,7 @@ impl ExplainedQuota {
 impl ExplainedTenant {
     fn to_json(&self) -> Value {
         let tier = self.tier.as_ref().map(|ExplainedTier { name, rank, refuse_at, refused }| {
+            let refuse_at = refuse_at.map(|mark| f64::from(mark.0) / f64::from(Ratio::ONE.0));
             json!({ "name": name, "rank": rank, "refuse_at": refuse_at, "refused": refused })
         });
         let concurrency = self.concurrency.as_ref();
@@ -221,7 +222,7 @@ fn limits_of_tenant(
     let tier = table.tier_of(tenant).map(|(name, tier)| ExplainedTier {
         name: name.to_string(),
         rank: tier.rank,
-        refuse_at: tier.refuse_at.map(|mark| f64::from(mark.0) / f64::from(Ratio::ONE.0)),
+        refuse_at: tier.refuse_at,
         refused: admission::check_tier(table, tenant, question.offered.iter().copied(), load).is_err(),
     });
     let concurrency =
@@ -250,13 +251,18 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_796_104_800_000);
 
     fn table() -> Table {
+        table_with(0.85)
+    }
+
+    /// A table with a tier that is refused from this load on.
+    fn table_with(refuse_at: f64) -> Table {
         let region = |country: &str, endpoint: Value| json!({ "countries": [country], "endpoints": { "e": endpoint } });
         let rules = json!({
             "version": 1, "revision": 1,
             "regions": { "fra": region("DE", json!({ "url": "https://a.example/v1", "quota": "q" })),
                          "par": region("FR", json!({ "url": "https://b.example/v1" })) },
             "quotas": { "q": { "requests": 600, "burst": "1s", "headroom": 0 } },
-            "tiers": { "batch": { "rank": 9, "refuse_at": 0.85 } },
+            "tiers": { "batch": { "rank": 9, "refuse_at": refuse_at } },
             "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
                                     "residency": [{ "clients": ["*"], "process_in": ["*"] }] } },
             "tenants": { "acme": { "key_sha256": ["a".repeat(64)], "services": ["chat"], "tier": "batch",
@@ -267,10 +273,14 @@ mod tests {
 
     /// The quotas and limits in an explanation. The tenant may be missing.
     fn explained(quotas: &mut Quotas, tenant: bool, by_operator: bool, load: u32) -> ExplainedLimits {
-        let (table, both) = (table(), [RegionIndex(0), RegionIndex(1)]);
+        explained_by(&table(), quotas, tenant, by_operator, load)
+    }
+
+    fn explained_by(table: &Table, quotas: &mut Quotas, tenant: bool, by_operator: bool, load: u32) -> ExplainedLimits {
+        let both = [RegionIndex(0), RegionIndex(1)];
         let question =
             LimitsQuestion { fence: &both, offered: &both, tenant: tenant.then_some(TenantIndex(0)), by_operator };
-        ExplainedLimits::of(&table, &question, quotas, |_| Some(Ratio(load)), NOW)
+        ExplainedLimits::of(table, &question, quotas, |_| Some(Ratio(load)), NOW)
     }
 
     /// The JSON fields.
@@ -311,6 +321,16 @@ mod tests {
              at once    0 of 2 requests are under way in this isolate\n\
              budget     1000 of 1000 tokens are left; all of them again after 0s\n"
         );
+    }
+
+    #[test]
+    fn the_load_at_which_a_tier_is_refused_is_shown_as_it_is_written() {
+        for (mark, shown) in [(0.29, "29 %"), (0.57, "57 %"), (0.07, "7 %"), (0.925, "92.5 %"), (1.0, "100 %")] {
+            let limits = explained_by(&table_with(mark), &mut Quotas::default(), true, false, 0);
+            let text = limits.to_text();
+            assert!(text.contains(&format!(" load is {shown} or more")), "{mark}: {text}");
+            assert_eq!(read(&limits)["limits"]["tier"]["refuse_at"], json!(mark));
+        }
     }
 
     #[test]

@@ -187,7 +187,12 @@ fn sentence(args: &CompareArgs, comparison: &Comparison) -> String {
 /// The interval of the difference, as text.
 fn within(args: &CompareArgs, comparison: &Comparison) -> String {
     let [low, high] = comparison.interval;
-    format!("{:.0} % interval {} to {}", (1.0 - 2.0 * args.alpha) * 100.0, signed(low), signed(high))
+    format!("{} % interval {} to {}", covered_percent(args.alpha), signed(low), signed(high))
+}
+
+/// How often the interval holds the true difference, in per cent. The smallest `alpha` gives 99.9998.
+fn covered_percent(alpha: f64) -> f64 {
+    ((1.0 - 2.0 * alpha) * 1e6).round() / 1e4
 }
 
 fn signed(number: f64) -> String {
@@ -202,4 +207,16 @@ fn margin(text: &str) -> Result<f64, String> {
 
 fn alpha(text: &str) -> Result<f64, String> {
     share(text).ok().filter(|alpha| (1e-6..=0.25).contains(alpha)).ok_or_else(|| "from 0.000001 to 0.25".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_is_named_by_what_it_covers() {
+        for (alpha, shown) in [(0.05, "90"), (0.25, "50"), (0.005, "99"), (0.035, "93"), (1e-6, "99.9998")] {
+            assert_eq!(covered_percent(alpha).to_string(), shown, "{alpha}");
+        }
+    }
 }
