@@ -22,11 +22,11 @@ use statrs::distribution::{ContinuousCDF, Normal};
 
 use super::binomial::{Binomials, number};
 
-/// Into how many pieces the rates are cut at first, to find the greatest chance.
+/// How many pieces the range of rates is cut into at first, to find the rate with the greatest chance.
 const PIECES: u32 = 64;
-/// How often the neighbourhood of the greatest is cut again.
+/// How often the distance to the neighbours of the best rate is halved then.
 const REFINED: u32 = 12;
-/// What a test value may be off by rounding.
+/// How far rounding may move the value of a test.
 const ROUNDING: f64 = 1e-9;
 
 /// How many cases each of two runs got right.
@@ -65,7 +65,7 @@ impl Pairs {
         self.len() == 0
     }
 
-    /// The share of the second run less that of the first.
+    /// The share of cases that the second run got right, minus the share of the first run.
     #[must_use]
     pub fn difference(self) -> f64 {
         (number(self.only_b) - number(self.only_a)) / number(self.len()).max(1.0)
@@ -86,7 +86,9 @@ pub fn p_of_no_difference(pairs: Pairs) -> f64 {
     f64::min(2.0 * Binomials::up_to(differing).at_most(differing, fewer, 0.5), 1.0)
 }
 
-/// The p-value of "the second run is worse by `margin` or more", from 0 to 1: exact for all rates.
+/// The p-value of the claim "the second run is worse by `margin` or more", from 0 to 1. It is exact: if the claim
+/// holds, the p-value is 0.05 or less with a chance of at most 0.05, whatever the rates are, and so for any other
+/// bound. It is 1 without cases, and for a margin that doesn't lie between 0 and 1.
 #[must_use]
 pub fn p_of_worse_by(pairs: Pairs, margin: f64) -> f64 {
     let n = pairs.len();
@@ -94,7 +96,9 @@ pub fn p_of_worse_by(pairs: Pairs, margin: f64) -> f64 {
         return 1.0;
     }
     let mut region = Region::new(pairs, margin);
-    // The chance that only the second run is right; that of the first alone is greater by the margin.
+    // The rate at which only the second run is right. At the edge of the claim, the rate at which only the first is
+    // right is greater by the margin. Both together are at most 1. The square puts more of the pieces near 0, where the
+    // chance changes most.
     let most = (1.0 - margin) / 2.0;
     let rate = |place: f64| most * place * place;
     let mut best = (0.0, 0.0);
@@ -119,15 +123,20 @@ pub fn p_of_worse_by(pairs: Pairs, margin: f64) -> f64 {
     f64::min(best.1, 1.0)
 }
 
-/// The differences, second run less first, that the score test doesn't refute at `alpha` on each side (Tango 1998).
+/// Tango's score confidence interval (1998) for the difference: the share of the second run minus that of the first. It
+/// holds the differences that the score test doesn't reject at `alpha` on either side.
+///
+/// It takes the score as normally distributed, which the p-values here don't. It may: the interval is shown and decides
+/// nothing, and a score interval covers about what it says for few cases, too.
 #[must_use]
 pub fn interval(pairs: Pairs, alpha: f64) -> [f64; 2] {
     if pairs.is_empty() {
         return [-1.0, 1.0];
     }
     let z = Normal::standard().inverse_cdf(1.0 - alpha.clamp(1e-12, 0.5));
-    // `only_a - only_b` falls as the true difference of the first run less the second rises.
-    let solve = |pairs: Pairs| {
+    // The greatest assumed difference, first run minus second, that isn't rejected. The score falls as the assumed
+    // difference rises, so halving finds it.
+    let upper = |pairs: Pairs| {
         let (mut low, mut high) = (pairs.exchanged().difference(), 1.0);
         for _ in 0..60 {
             let middle = f64::midpoint(low, high);
@@ -135,16 +144,19 @@ pub fn interval(pairs: Pairs, alpha: f64) -> [f64; 2] {
         }
         low
     };
-    [-solve(pairs), solve(pairs.exchanged())]
+    [-upper(pairs), upper(pairs.exchanged())]
 }
 
-/// The results that speak at least as strongly against "worse by the margin" as the observed result.
+/// The rejection region: the results that speak at least as strongly against "worse by the margin" as the observed
+/// result. A result is how many cases only the first run got right, and how many only the second.
 struct Region {
+    /// The number of cases.
     n: u64,
     margin: f64,
+    /// The score of the observed result, with what rounding may add. Results with a lower score are in the region.
     observed: f64,
-    /// For each number of cases that only the second run got right: 1 more than the greatest number for the first run
-    /// alone that belongs to it, or 0 if none does. Found when it is first asked for.
+    /// By the number of cases that only the second run got right: how many numbers for the first run are in the region,
+    /// from 0 on. Computed when it is first asked for.
     bounds: Vec<Option<u64>>,
     binomials: Binomials,
 }
@@ -157,13 +169,14 @@ impl Region {
         Self { n, margin, observed, bounds: vec![None; length], binomials: Binomials::up_to(n) }
     }
 
-    /// How many numbers of cases that only the first run got right belong to it, from 0 on.
+    /// For this number of cases that only the second run got right: how many numbers for the first run are in the
+    /// region, from 0 on.
     fn bound(&mut self, only_b: u64) -> u64 {
         let (n, margin, observed) = (self.n, self.margin, self.observed);
         let bound = usize::try_from(only_b).ok().and_then(|place| self.bounds.get_mut(place));
         let Some(bound) = bound else { return 0 };
         *bound.get_or_insert_with(|| {
-            // The test value rises with the cases that only the first run got right.
+            // The score rises with the cases that only the first run got right, so halving finds the first one outside.
             let (mut low, mut high) = (0, n - only_b + 1);
             while low < high {
                 let middle = u64::midpoint(low, high);
@@ -173,8 +186,10 @@ impl Region {
         })
     }
 
-    /// The chance of such a result if only the second run is right at `rate`, and only the first at `rate + margin`.
+    /// The chance of a result in the region if only the second run is right at `rate`, and only the first at `rate +
+    /// margin`.
     fn chance(&mut self, rate: f64) -> f64 {
+        // The rate at which only the first run is right, among the cases that are left.
         let of_first = ((rate + self.margin) / (1.0 - rate)).min(1.0);
         // Nine standard deviations and some: what lies outside weighs less than 10⁻¹⁵.
         let mode = number(self.n) * rate;
