@@ -33,8 +33,8 @@ impl Signatures {
         self.rdatas().iter().filter_map(Rrsig::read)
     }
 
-    /// The first second at which one of the signatures may no longer be served, because it expires sooner than the TTL
-    /// after that.
+    /// The first second at which one of the signatures may no longer be served: a resolver that caches it then, for the
+    /// TTL, would hold it beyond its expiration.
     pub(crate) fn until(&self) -> Option<u32> {
         self.rrsigs().map(|rrsig| rrsig.until()).reduce(earlier)
     }
@@ -57,7 +57,7 @@ impl std::fmt::Debug for Signatures {
     }
 }
 
-/// The earlier of two times.
+/// The earlier of two times, compared as serial numbers (RFC 4034 §3.1.5).
 pub(crate) fn earlier(a: u32, b: u32) -> u32 {
     if is_before(b, a) { b } else { a }
 }
@@ -76,13 +76,15 @@ pub(crate) fn sign<'k>(
     Ok(Signatures::new(rrsigs.iter().map(Vec::as_slice)))
 }
 
-/// The RDATA of one RRSIG.
+/// Makes the RDATA of one RRSIG. The signature covers the RDATA up to the signature, and the records after that (RFC
+/// 4034 §3.1.8.1).
 fn rrsig(covered: &SignedData<'_>, origin: NameRef<'_>, key: &SigningKey, now: u32) -> Result<Vec<u8>, KeyError> {
-    let mut rrsig = covered.head(origin, key, Window::new(now, covered.ttl));
-    let head = rrsig.len();
-    covered.append_records(&mut rrsig);
-    let signature = key.sign(&rrsig)?;
-    rrsig.truncate(head);
-    rrsig.extend(signature);
-    Ok(rrsig)
+    // One buffer holds the octets that are signed first, and the RDATA then.
+    let mut octets = covered.head(origin, key, Window::new(now, covered.ttl));
+    let head_length = octets.len();
+    covered.append_records(&mut octets);
+    let signature = key.sign(&octets)?;
+    octets.truncate(head_length);
+    octets.extend(signature);
+    Ok(octets)
 }
