@@ -20,8 +20,8 @@ use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 
 pub use absent::Absent;
-use bind::Binding;
 pub use bind::{BindError, bind_api, is_present};
+use bind::{Binding, Ipv6Only};
 pub use inherited::{HandedSocket, Inherited, Role};
 
 use crate::net::certificate::Certificate;
@@ -32,10 +32,10 @@ use crate::system::tasks::{Tasks, supervise};
 
 /// A drain ends when no request has arrived over streams for this time.
 const QUIET: Duration = Duration::from_millis(100);
-/// How long connections may take to end after a drain.
+/// How long a task that accepts connections may take to end once it is told to, and then all connections together.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The addresses at which the server answers, by transport. Port 0 stands for any free port.
+/// The addresses at which the server answers, by protocol. Port 0 stands for any free port.
 #[derive(Debug, Default, Clone)]
 pub struct Addresses {
     /// UDP and TCP.
@@ -48,8 +48,8 @@ pub struct Addresses {
     pub doq: Vec<SocketAddr>,
     /// HTTPS (RFC 8484).
     pub doh: Vec<SocketAddr>,
-    /// Whether sockets at `[::]` refuse IPv4. With `None`, they refuse it if the same transport also listens at an IPv4
-    /// address with the same port.
+    /// Whether sockets at `[::]` refuse IPv4. With `None`, a UDP socket refuses it if another UDP socket gets IPv4 at
+    /// the same port, and a TCP socket if another TCP socket does. The protocols over them don't matter.
     pub ipv6_only: Option<bool>,
 }
 
@@ -59,17 +59,19 @@ impl Addresses {
         [&self.dns, &self.dot, &self.doq, &self.doh].into_iter().flatten().copied()
     }
 
-    /// The IPv4 addresses of a transport because of which its sockets at `[::]` must refuse IPv4.
-    fn v6_only_beside(&self, transport: &[SocketAddr]) -> Vec<SocketAddr> {
+    /// Which sockets at `[::]` refuse IPv4, if all sockets of the same transport (UDP or TCP) are at these addresses.
+    fn ipv6_only_among<'a>(&self, transport: impl IntoIterator<Item = &'a Vec<SocketAddr>>) -> Ipv6Only {
         match self.ipv6_only {
-            Some(false) => Vec::new(),
-            Some(true) => vec![SocketAddr::from(([0; 4], 0))],
-            None => transport.iter().copied().filter(SocketAddr::is_ipv4).collect(),
+            Some(always) => Ipv6Only::Fixed(always),
+            None => {
+                let addresses = transport.into_iter().flatten().filter(|address| address.is_ipv4());
+                Ipv6Only::AtPorts(addresses.map(SocketAddr::port).collect())
+            }
         }
     }
 }
 
-/// The certificate of each encrypted transport. A transport without a certificate isn't served.
+/// The certificate of each encrypted protocol. A protocol without a certificate isn't served.
 #[derive(Debug, Default, Clone)]
 pub struct Certificates {
     /// TLS.
@@ -114,12 +116,12 @@ impl Sockets {
         let mut errors = Vec::new();
         let threads = addresses.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
         let Addresses { dns, dot, doq, doh, .. } = addresses;
-        let by_tcp = [&dns[..], dot, doh].concat();
-        let mut binding = Binding { threads, v6_only: addresses.v6_only_beside(&by_tcp), inherited };
+        let tcp_ipv6_only = addresses.ipv6_only_among([dns, dot, doh]);
+        let udp_ipv6_only = addresses.ipv6_only_among([dns, doq]);
+        let mut binding = Binding { threads, tcp_ipv6_only, udp_ipv6_only, inherited };
         let dns = all(dns, &mut errors, |address| binding.dns(address));
         let dot = all(dot, &mut errors, |address| named(address, "TLS", binding.tcp(Role::Dot, address)));
         let doh = all(doh, &mut errors, |address| named(address, "HTTPS", binding.tcp(Role::Doh, address)));
-        binding.v6_only = addresses.v6_only_beside(&[&addresses.dns[..], doq].concat());
         let doq = all(doq, &mut errors, |address| named(address, "QUIC", binding.quic(address)));
         if errors.is_empty() { Ok(Self { dns, dot, doq, doh }) } else { Err(errors) }
     }
@@ -151,11 +153,12 @@ impl Sockets {
         }
     }
 
-    /// Starts to answer. `gate` limits the connections of all streams together. Every loop is registered with `tasks`.
-    /// Must be called within a Tokio runtime.
+    /// Starts to answer. `gate` limits the connections of all streams together. `tasks` watches every loop, so that
+    /// `/healthz` shows the loops that are down. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// If the system refuses a thread or a socket option.
+    /// If the system refuses a thread or a socket option. Loops that were started before go on; the caller ends the
+    /// process.
     pub fn serve<R: Respond>(
         self,
         responder: &Arc<R>,
@@ -216,8 +219,10 @@ fn spawn_accepting<R: Respond>(
     shared: &Shared<R>,
     tasks: &Tasks,
 ) -> io::Result<tokio::task::JoinHandle<()>> {
-    let (pulse, shared) = (tasks.waiting(format!("{name} {}", listener.local_addr()?)), shared.clone());
-    Ok(tokio::spawn(supervise(pulse, move || streams::accept(listener.try_clone(), protocol.clone(), shared.clone()))))
+    let pulse = tasks.waiting(format!("{name} {}", listener.local_addr()?));
+    let shared = shared.clone();
+    let accept = move || streams::accept(listener.try_clone(), protocol.clone(), shared.clone());
+    Ok(tokio::spawn(supervise(pulse, accept)))
 }
 
 /// A function that makes a [`StreamProtocol`] from the acceptor of its TLS connections.
@@ -232,9 +237,9 @@ fn all<T>(
     addresses.iter().filter_map(|&address| bind(address).map_err(|error| errors.push(error)).ok()).collect()
 }
 
-/// Adds the address and the transport to the error of a bind.
-fn named<T>(address: SocketAddr, transport: &'static str, bound: io::Result<T>) -> Result<T, BindError> {
-    bound.map_err(|error| BindError { address, transport, error })
+/// Adds the address and the protocol to the error of a bind.
+fn named<T>(address: SocketAddr, protocol: &'static str, bound: io::Result<T>) -> Result<T, BindError> {
+    bound.map_err(|error| BindError { address, protocol, error })
 }
 
 /// Sockets that answer.
@@ -309,13 +314,14 @@ impl Listeners {
         self.join_connections(CLOSE_TIMEOUT).await;
     }
 
-    /// Waits until no loop reads or accepts any more.
+    /// Waits until the tasks that accept connections and the threads that read UDP have ended. A task that takes longer
+    /// than [`CLOSE_TIMEOUT`] isn't waited for.
     async fn join(&mut self) {
         for accepting in self.accepting.drain(..) {
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, accepting).await;
         }
         for thread in self.threads.drain(..) {
-            // A loop ends soon after the stop. If its thread panicked, the panic was reported before.
+            // A thread ends soon after `stop_udp` is set. If it panicked, the panic was reported before.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }

@@ -15,12 +15,12 @@ const BACKLOG: i32 = 1024;
 
 /// Why an address can't be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("can't listen on {address} by {transport}: {error}; {}", mend(error))]
+#[error("can't listen on {address} by {protocol}: {error}; {}", mend(error))]
 pub struct BindError {
     /// The address as configured.
     pub address: SocketAddr,
-    /// `UDP`, `TCP`, or the protocol over it.
-    pub transport: &'static str,
+    /// `UDP`, `TCP`, or the protocol over one of them: `TLS`, `QUIC`, `HTTPS`.
+    pub protocol: &'static str,
     /// The error of the system.
     pub error: io::Error,
 }
@@ -43,20 +43,47 @@ fn mend(error: &io::Error) -> &'static str {
     }
 }
 
+/// Which sockets at `[::]` refuse IPv4.
+#[derive(Debug)]
+pub(super) enum Ipv6Only {
+    /// All, or none.
+    Fixed(bool),
+    /// Those with one of these ports, because another socket gets IPv4 there. 0 is a port that the system will choose,
+    /// so it may be any.
+    AtPorts(Vec<u16>),
+}
+
+impl Ipv6Only {
+    fn applies_to(&self, port: u16) -> bool {
+        match self {
+            Self::Fixed(always) => *always,
+            Self::AtPorts(ports) => ports.iter().any(|&taken| taken == port || taken == 0 || port == 0),
+        }
+    }
+}
+
 /// What is needed to bind the sockets of one configuration.
 pub(super) struct Binding<'i> {
     /// How many UDP sockets each address gets: one for each thread.
     pub(super) threads: usize,
-    /// Addresses because of which a socket at `[::]` refuses IPv4, if it has the same port.
-    pub(super) v6_only: Vec<SocketAddr>,
+    /// Which TCP sockets at `[::]` refuse IPv4.
+    pub(super) tcp_ipv6_only: Ipv6Only,
+    /// Which UDP sockets at `[::]` refuse IPv4.
+    pub(super) udp_ipv6_only: Ipv6Only,
     /// Sockets that another process has bound.
     pub(super) inherited: &'i mut Inherited,
 }
 
-impl Binding<'_> {
+impl<'i> Binding<'i> {
+    /// For one thread, with sockets at `[::]` that take IPv4.
+    fn of_one(inherited: &'i mut Inherited) -> Self {
+        let (tcp_ipv6_only, udp_ipv6_only) = (Ipv6Only::Fixed(false), Ipv6Only::Fixed(false));
+        Self { threads: 1, tcp_ipv6_only, udp_ipv6_only, inherited }
+    }
+
     /// Binds a TCP socket, and a UDP socket for each thread. The kernel divides the clients among the UDP sockets.
     pub(super) fn dns(&mut self, address: SocketAddr) -> Result<(TcpListener, Vec<UdpSocket>), BindError> {
-        let fail = |transport| move |error| BindError { address, transport, error };
+        let fail = |protocol| move |error| BindError { address, protocol, error };
         let mut tries = if address.port() == 0 { TRIES } else { 1 };
         loop {
             tries -= 1;
@@ -73,7 +100,7 @@ impl Binding<'_> {
             match self.fill(&mut udp, chosen) {
                 Ok(()) => return Ok((tcp, udp)),
                 Err(error) if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
-                Err(error) => return Err(BindError { address, transport: "UDP", error }),
+                Err(error) => return Err(BindError { address, protocol: "UDP", error }),
             }
         }
     }
@@ -112,7 +139,7 @@ impl Binding<'_> {
 
     /// Binds a socket for TCP.
     fn bind_tcp(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        let socket = self.socket(address, Type::STREAM, Protocol::TCP)?;
+        let socket = socket(address, Type::STREAM, Protocol::TCP, &self.tcp_ipv6_only)?;
         socket.set_reuse_address(true)?; // a restart doesn't wait for old connections' TIME_WAIT
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -121,32 +148,26 @@ impl Binding<'_> {
     }
 
     fn bind_udp(&self, address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
-        let socket = self.socket(address, Type::DGRAM, Protocol::UDP)?;
+        let socket = socket(address, Type::DGRAM, Protocol::UDP, &self.udp_ipv6_only)?;
         socket.set_reuse_port(shared)?;
         socket.bind(&address.into())?;
         Ok(socket.into())
     }
+}
 
-    /// Makes a socket for an address, without binding it.
-    fn socket(&self, address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-        let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-        // The socket is bound even if no interface has the address yet. It may come later: a floating address, or an
-        // IPv6 address that is still being checked for duplicates.
-        match address {
-            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
-            SocketAddr::V6(_) => {
-                let v6_only = !address.ip().is_unspecified() || self.is_v6_only(address);
-                socket.set_only_v6(v6_only)?;
-                socket.set_freebind_v6(true)?;
-            }
+/// Makes a socket for an address, without binding it.
+fn socket(address: SocketAddr, kind: Type, protocol: Protocol, ipv6_only: &Ipv6Only) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    // The socket is bound even if no interface has the address yet. It may come later: a floating address, or an IPv6
+    // address that is still being checked for duplicates.
+    match address {
+        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) => {
+            socket.set_only_v6(!address.ip().is_unspecified() || ipv6_only.applies_to(address.port()))?;
+            socket.set_freebind_v6(true)?;
         }
-        Ok(socket)
     }
-
-    fn is_v6_only(&self, address: SocketAddr) -> bool {
-        let is_same = |only: &SocketAddr| only.port() == address.port() || only.port() == 0 || address.port() == 0;
-        self.v6_only.iter().any(is_same)
-    }
+    Ok(socket)
 }
 
 /// Binds the API's address, unless its socket was inherited.
@@ -154,8 +175,8 @@ impl Binding<'_> {
 /// # Errors
 /// If the address can't be bound.
 pub fn bind_api(address: SocketAddr, inherited: &mut Inherited) -> Result<TcpListener, BindError> {
-    let bound = Binding { threads: 1, v6_only: Vec::new(), inherited }.tcp(Role::Api, address);
-    bound.map_err(|error| BindError { address, transport: "TCP for the API", error })
+    let bound = Binding::of_one(inherited).tcp(Role::Api, address);
+    bound.map_err(|error| BindError { address, protocol: "TCP for the API", error })
 }
 
 /// Whether an interface has this address now, so that packets can arrive at it.
@@ -173,7 +194,7 @@ mod tests {
     #[test]
     fn an_address_that_no_interface_has_is_bound_and_reported() {
         let mut inherited = Inherited::default();
-        let mut binding = Binding { threads: 2, v6_only: Vec::new(), inherited: &mut inherited };
+        let mut binding = Binding { threads: 2, ..Binding::of_one(&mut inherited) };
         for address in ["192.0.2.1:0", "[2001:db8::1]:0"] {
             let address: SocketAddr = address.parse().unwrap();
             assert_eq!(binding.dns(address).unwrap().1.len(), 2);
@@ -188,7 +209,7 @@ mod tests {
         let address = udp.local_addr().unwrap();
         let mut inherited = Inherited::default();
         inherited.add(Some(Role::Dns), udp.into()).unwrap();
-        let mut binding = Binding { threads: 3, v6_only: Vec::new(), inherited: &mut inherited };
+        let mut binding = Binding { threads: 3, ..Binding::of_one(&mut inherited) };
         let (tcp, udp) = binding.dns(address).unwrap();
         assert_eq!((tcp.local_addr().unwrap(), udp.len()), (address, 3));
         assert!(udp.iter().all(|socket| socket.local_addr().unwrap() == address));

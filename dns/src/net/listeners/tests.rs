@@ -210,6 +210,32 @@ async fn an_ipv6_socket_answers_ipv4_unless_ipv4_has_its_own_socket() {
     listeners.drain(Duration::from_secs(5)).await;
 }
 
+#[test]
+fn sockets_at_one_port_share_ipv4_and_ipv6_by_transport() {
+    let bind = |dns: &str, dot: &str, doq: &str, doh: &str| {
+        let parse = |text: &str| text.split_whitespace().map(|address| address.parse().unwrap()).collect();
+        let (dns, dot, doq, doh) = (parse(dns), parse(dot), parse(doq), parse(doh));
+        Sockets::bind(&Addresses { dns, dot, doq, doh, ..Addresses::default() })
+    };
+    // A port that is free for UDP and TCP.
+    let port = bind("[::]:0", "", "", "").unwrap().addresses().dns[0].port();
+    let (all, ipv4) = (format!("[::]:{port}"), format!("0.0.0.0:{port}"));
+    let takes_ipv4 = |socket: socket2::SockRef<'_>| !socket.only_v6().unwrap();
+    // QUIC is a protocol over UDP: the UDP sockets of DNS make room for it, the TCP socket doesn't have to.
+    let sockets = bind(&all, "", &ipv4, "").unwrap();
+    let (tcp, udp) = &sockets.dns[0];
+    assert!(takes_ipv4(tcp.into()) && udp.iter().all(|udp| !takes_ipv4(udp.into())));
+    drop(sockets);
+    // TLS and HTTPS are protocols over TCP.
+    for (dot, doh) in [(&ipv4[..], ""), ("", &ipv4[..])] {
+        let sockets = bind(&all, dot, "", doh).unwrap();
+        let (tcp, udp) = &sockets.dns[0];
+        assert!(!takes_ipv4(tcp.into()) && udp.iter().all(|udp| takes_ipv4(udp.into())));
+    }
+    let sockets = bind(&ipv4, "", &all, "").unwrap();
+    assert!(!takes_ipv4((&sockets.doq[0]).into()), "the other way round");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_takes_over_answers_the_queries_in_the_sockets() {
     let addresses = Addresses { threads: NonZero::new(2), ..dns(&["127.0.0.1:0"]) };
