@@ -171,7 +171,7 @@ impl fmt::Display for BundleError {
                 write!(f, "there are {count} files, and a bundle has {MOST_FILES} at most; split it")
             }
             Self::TooLarge(bytes) => {
-                write!(f, "the files have {bytes} bytes, and a bundle has 64 MiB at most; split it")
+                write!(f, "the files have {bytes} bytes, and a bundle has {} MiB at most; split it", MOST_BYTES >> 20)
             }
             Self::NoPack(why) => write!(f, "it is no pack of a bundle: {why}"),
             Self::Content(path) => write!(

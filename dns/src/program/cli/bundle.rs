@@ -245,7 +245,7 @@ fn show(args: &ShowArgs) -> Result<Report, Vec<String>> {
 }
 
 fn fetch(args: &FetchArgs) -> Result<Report, Vec<String>> {
-    folder::is_free(&args.to)?;
+    folder::check_free(&args.to)?;
     let FetchedVersion { version, manifest, contents } = chosen(&args.which)?;
     folder::write(&args.to, &contents)?;
     let (files, to) = (manifest.files().len(), args.to.display());
