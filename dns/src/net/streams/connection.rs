@@ -13,19 +13,24 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
-use super::Shared;
+use super::{Gate, Shared};
 use crate::response::respond::Respond;
 use crate::response::wire::{Outcome, Transport};
 
 /// The octets of the length before a message (RFC 1035 §4.2.2).
 const LENGTH: usize = 2;
-/// How many octets of buffer are reserved for a read. For a longer message the buffer grows, and it shrinks again once
-/// the message is answered.
+/// How many octets of buffer are reserved for a read. For a longer message the buffer grows. It is freed once all
+/// messages that have arrived are answered.
 const READ: usize = 4096;
 /// Responses are sent when this many octets wait, or when all queries that have arrived are answered.
 const WAITING: usize = 16 * 1024;
-/// How long the rest of a message may take to arrive while the server drains, and how long closing may take.
-const LAST: Duration = Duration::from_secs(1);
+/// How long the rest of a message may take to arrive once the server drains.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a drain waits for octets that are in the socket already. The runtime learns of them only when it next asks
+/// the system.
+const LAST_LOOK: Duration = Duration::from_millis(10);
+/// How long closing a connection may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Answers until the client leaves, is idle or too slow, or the server drains.
 pub(super) async fn serve<S, R>(mut stream: S, client: SocketAddr, transport: Transport, shared: &Shared<R>)
@@ -33,12 +38,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     R: Respond,
 {
-    let mut session = Session { client, transport, arrived: Vec::new(), waiting: Vec::new(), response: Vec::new() };
+    let mut session = Session::new(client, transport);
     if let Err(error) = session.run(&mut stream, shared).await {
         debug!(%client, %error, "a connection ended");
     }
     // TLS ends with a close_notify. The timeout is for clients that read nothing.
-    let _ = timeout(LAST, stream.shutdown()).await;
+    let _ = timeout(CLOSE_TIMEOUT, stream.shutdown()).await;
 }
 
 /// The state of one connection.
@@ -52,9 +57,21 @@ struct Session {
     waiting: Vec<u8>,
     /// The buffer for one response.
     response: Vec<u8>,
+    /// When the last response was sent, or the connection began. Messages without a response don't count.
+    idle_since: Instant,
+    /// When the message in `arrived` began.
+    begun: Instant,
+    /// When the connection ends at the latest, once the server drains.
+    drain_end: Option<Instant>,
 }
 
 impl Session {
+    fn new(client: SocketAddr, transport: Transport) -> Self {
+        let now = Instant::now();
+        let (arrived, waiting, response) = Default::default();
+        Self { client, transport, arrived, waiting, response, idle_since: now, begun: now, drain_end: None }
+    }
+
     /// Reads and answers in turns, until the client leaves, is idle or too slow, or the server drains.
     async fn run<S, R>(&mut self, stream: &mut S, shared: &Shared<R>) -> io::Result<()>
     where
@@ -62,33 +79,21 @@ impl Session {
         R: Respond,
     {
         let mut stop = shared.stop.clone();
-        let (mut answered, mut begun) = (Instant::now(), Instant::now());
         loop {
-            if self.answer(stream, shared).await? {
-                (answered, begun) = (Instant::now(), Instant::now());
-            }
-            // The time for a message counts from its first octet. Further octets don't extend it.
-            let mut deadline = match self.arrived.is_empty() {
-                true => answered + shared.gate.idle(),
-                false => begun + shared.gate.patience(),
-            };
-            if *stop.borrow() {
-                if self.arrived.is_empty() {
-                    return Ok(());
-                }
-                deadline = deadline.min(Instant::now() + LAST);
-            }
+            self.answer(stream, shared).await?;
+            let is_draining = *stop.borrow();
+            let Some(deadline) = self.deadline(is_draining, &shared.gate) else { return Ok(()) };
             self.arrived.reserve(self.missing().max(READ));
             let had = self.arrived.len();
             tokio::select! {
                 biased; // queries that have arrived are answered before a drain begins
                 read = timeout_at(deadline, stream.read_buf(&mut self.arrived)) => match read {
                     Ok(Ok(0)) | Err(_) => return Ok(()),
-                    Ok(Ok(_)) if had == 0 => begun = Instant::now(),
+                    Ok(Ok(_)) if had == 0 => self.begun = Instant::now(),
                     Ok(Ok(_)) => {}
                     Ok(Err(error)) => return Err(error),
                 },
-                changed = stop.changed(), if !*stop.borrow() => {
+                changed = stop.changed(), if !is_draining => {
                     if changed.is_err() {
                         return Ok(());
                     }
@@ -97,16 +102,34 @@ impl Session {
         }
     }
 
-    /// Answers every complete message that has arrived. Returns whether there was one.
-    async fn answer<S, R>(&mut self, stream: &mut S, shared: &Shared<R>) -> io::Result<bool>
+    /// Until when the next octets must arrive; `None` if the connection must end now.
+    fn deadline(&mut self, is_draining: bool, gate: &Gate) -> Option<Instant> {
+        // The time for a message counts from its first octet. Further octets don't extend it.
+        let deadline = match self.arrived.is_empty() {
+            true => self.idle_since + gate.idle(),
+            false => self.begun + gate.patience(),
+        };
+        if !is_draining {
+            return Some(deadline);
+        }
+        // The end is fixed when the drain is noticed, so that a client that sends octet by octet can't postpone it.
+        let now = Instant::now();
+        let end = *self.drain_end.get_or_insert(now + DRAIN_TIMEOUT);
+        let last = if self.arrived.is_empty() { end.min(now + LAST_LOOK) } else { end.min(deadline) };
+        (now < end).then_some(last)
+    }
+
+    /// Answers every complete message that has arrived.
+    async fn answer<S, R>(&mut self, stream: &mut S, shared: &Shared<R>) -> io::Result<()>
     where
         S: AsyncWrite + Unpin,
         R: Respond,
     {
-        let (mut at, mut answered) = (0, false);
+        // An IPv6 socket shows an IPv4 client as `::ffff:192.0.2.1`.
+        let from = self.client.ip().to_canonical();
+        let mut at = 0;
         while let Some(message) = first_message(&self.arrived[at..]) {
-            shared.gate.message();
-            let from = self.client.ip().to_canonical();
+            shared.gate.count_message();
             let outcome = shared.responder.respond(message, from, self.transport, &mut self.response);
             at += LENGTH + message.len();
             if outcome == Outcome::Dropped {
@@ -114,7 +137,6 @@ impl Session {
             }
             // A response has at most 65,535 octets.
             let Ok(length) = u16::try_from(self.response.len()) else { continue };
-            answered = true;
             self.waiting.extend_from_slice(&length.to_be_bytes());
             self.waiting.extend_from_slice(&self.response);
             if self.waiting.len() >= WAITING {
@@ -125,6 +147,10 @@ impl Session {
         if !self.waiting.is_empty() {
             self.send(stream, shared.gate.patience()).await?;
         }
+        if at > 0 {
+            // The rest is the beginning of another message, whose time begins now.
+            self.begun = Instant::now();
+        }
         if self.arrived.is_empty() {
             // The buffers are freed, so that an idle connection holds nearly no memory.
             for buffer in [&mut self.arrived, &mut self.waiting, &mut self.response] {
@@ -132,7 +158,7 @@ impl Session {
                 buffer.shrink_to(0);
             }
         }
-        Ok(answered)
+        Ok(())
     }
 
     /// Sends the waiting responses. The client must take them within `patience`.
@@ -143,6 +169,7 @@ impl Session {
         };
         timeout(patience, sending).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         self.waiting.clear();
+        self.idle_since = Instant::now();
         Ok(())
     }
 
@@ -158,3 +185,6 @@ fn first_message(octets: &[u8]) -> Option<&[u8]> {
     let (length, rest) = octets.split_first_chunk::<LENGTH>()?;
     rest.get(..usize::from(u16::from_be_bytes(*length)))
 }
+
+#[cfg(test)]
+mod tests;

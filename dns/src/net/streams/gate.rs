@@ -101,7 +101,7 @@ impl Gate {
     }
 
     /// Counts a message.
-    pub(crate) fn message(&self) {
+    pub(crate) fn count_message(&self) {
         self.messages.fetch_add(1, Ordering::Relaxed);
     }
 

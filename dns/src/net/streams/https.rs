@@ -135,7 +135,7 @@ impl<R: Respond> Server<R> {
     /// error of HTTP.
     fn answer(&self, message: &[u8]) -> Response {
         self.touch();
-        self.gate.message();
+        self.gate.count_message();
         let mut response = Vec::new();
         match self.responder.respond(message, self.from, Transport::Https, &mut response) {
             Outcome::Dropped => (StatusCode::BAD_REQUEST, "that is no DNS query\n").into_response(),

@@ -119,7 +119,7 @@ impl<R: Respond> Session<'_, R> {
     async fn answer(&self, query: QueryOctets<'_>, send: &mut SendStream, patience: Duration) -> Result<(), Closed> {
         let message = query.octets.get(LENGTH..).unwrap_or_default();
         refuse(message)?;
-        self.shared.gate.message();
+        self.shared.gate.count_message();
         let client = self.connection.remote_address();
         // hickory decodes the request only to find the option edns-tcp-keepalive, which is forbidden here (RFC 9250
         // §5.5.2). If hickory can't decode the request, the responder refuses it.
