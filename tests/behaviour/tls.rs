@@ -7,6 +7,8 @@ use bailiwick_tests::dns::question;
 use bailiwick_tests::node::{Node, Setup};
 use bailiwick_tests::process::run;
 use bailiwick_tests::wait;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::fixture::{World, ZONE};
 
@@ -103,6 +105,42 @@ fn rfc_8484_http_is_as_it_should_be() {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let reported = curl(&arguments);
         assert!(reported.lines().next().is_some_and(|line| line.contains(status)), "{arguments:?}: {reported}");
+    }
+}
+
+#[test]
+fn rfc_8484_6_a_post_holds_the_longest_query_and_a_get_what_fits_into_its_path() {
+    let node = setup().start();
+    let url = format!("https://127.0.0.1:{}/dns-query", node.doh.expect("an address").port());
+    // www.ai.example.com A, filled up with zeros behind the question.
+    let query = URL_SAFE_NO_PAD.decode("AAABAAABAAAAAAAAA3d3dwJhaQdleGFtcGxlA2NvbQAAAQAB").expect("base64");
+    let of_length = |length: usize| {
+        let mut message = query.clone();
+        message.resize(length, 0);
+        message
+    };
+    let status = |arguments: &[&str]| {
+        let fixed =
+            ["--insecure", "--silent", "--max-time", "10", "--output", "/dev/null", "--write-out", "%{http_code}"];
+        String::from_utf8_lossy(&run("curl", [&fixed, arguments].concat()).stdout).into_owned()
+    };
+    for (protocol, length, expected) in [
+        ("--http1.1", 49_139, "200"),
+        ("--http1.1", 49_140, "414"),
+        ("--http2", 12_000, "200"),
+        ("--http2", 12_288, "431"),
+    ] {
+        let got = status(&[protocol, &format!("{url}?dns={}", URL_SAFE_NO_PAD.encode(of_length(length)))]);
+        assert_eq!(got, expected, "GET of {length} octets, {protocol}");
+    }
+    for (length, expected) in [(65_535, "200"), (65_536, "413")] {
+        let file = node.setup.path("message");
+        std::fs::write(&file, of_length(length)).expect("a file");
+        let body = format!("@{}", file.display());
+        for protocol in ["--http1.1", "--http2"] {
+            let got = status(&[protocol, "-H", "content-type: application/dns-message", "--data-binary", &body, &url]);
+            assert_eq!(got, expected, "POST of {length} octets, {protocol}");
+        }
     }
 }
 

@@ -35,31 +35,51 @@ const MESSAGE: &str = "application/dns-message";
 const LARGEST: usize = 65_535;
 /// How many requests of one connection may be in progress at once.
 const CONCURRENT: u32 = 64;
-/// The most octets of a request's header fields.
+/// The most octets of a request's header fields over HTTP/2. The path is one of them, so a GET holds a query of some
+/// 12,000 octets. Longer queries need a POST.
 const HEADERS: u32 = 16 * 1024;
-/// The buffer of HTTP/1.1, in octets. A GET with the longest query must fit.
+/// The buffer of HTTP/1.1, in octets: room for the longest URI, which has 65,534 octets in hyper, and for the header
+/// fields. Such a GET holds a query of 49,139 octets. Longer queries need a POST.
 const BUFFER: usize = 128 * 1024;
 /// How long requests in progress may still take once the connection must end.
-const LAST: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The state of one connection, for answering its requests.
-struct Server<R> {
+/// The octets of a message's header (RFC 1035 §4.1.1).
+const HEADER: usize = 12;
+/// Where the header has the number of questions.
+const QDCOUNT: usize = 4;
+/// Where the header has the number of records in the answer section.
+const ANCOUNT: usize = 6;
+/// Where the header has the number of records in the authority section.
+const NSCOUNT: usize = 8;
+/// The octets of a question after its name: type and class (RFC 1035 §4.1.2).
+const QUESTION_REST: usize = 4;
+/// Where a record has its TTL, counted from the end of its name (RFC 1035 §4.1.3).
+const TTL: usize = 4;
+/// Where a record has the length of its data, counted from the end of its name.
+const RDLENGTH: usize = 8;
+/// Where a record has its data, counted from the end of its name.
+const RDATA: usize = 10;
+
+/// What all requests of one connection share.
+struct Session<R> {
     responder: Arc<R>,
     gate: Arc<Gate>,
+    /// The client's address.
     from: IpAddr,
-    /// When the last request arrived.
-    last: std::sync::Mutex<Instant>,
+    /// When the last DNS message arrived, or the connection began. The connection is idle from then on.
+    idle_since: std::sync::Mutex<Instant>,
 }
 
 /// Answers until the client leaves, is idle, or the server drains.
 pub(super) async fn serve<R: Respond>(stream: TlsStream<TcpStream>, client: SocketAddr, shared: &Shared<R>) {
-    let server = Arc::new(Server {
+    let session = Arc::new(Session {
         responder: Arc::clone(&shared.responder),
         gate: Arc::clone(&shared.gate),
         from: client.ip().to_canonical(),
-        last: std::sync::Mutex::new(Instant::now()),
+        idle_since: std::sync::Mutex::new(Instant::now()),
     });
-    let service = TowerToHyperService::new(router(Arc::clone(&server)));
+    let service = TowerToHyperService::new(router(Arc::clone(&session)));
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(shared.gate.patience()).max_buf_size(BUFFER);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(CONCURRENT).max_header_list_size(HEADERS);
@@ -67,7 +87,7 @@ pub(super) async fn serve<R: Respond>(stream: TlsStream<TcpStream>, client: Sock
     tokio::pin!(connection);
     let mut stop = shared.stop.clone();
     loop {
-        let idle_from = server.last();
+        let idle_from = session.idle_since();
         let end = tokio::select! {
             ended = &mut connection => {
                 if let Err(error) = ended {
@@ -75,7 +95,7 @@ pub(super) async fn serve<R: Respond>(stream: TlsStream<TcpStream>, client: Sock
                 }
                 return;
             }
-            () = sleep_until(idle_from + shared.gate.idle()) => server.last() == idle_from,
+            () = sleep_until(idle_from + shared.gate.idle()) => session.idle_since() == idle_from,
             _ = stop.wait_for(|stop| *stop) => true,
         };
         if end {
@@ -83,21 +103,22 @@ pub(super) async fn serve<R: Respond>(stream: TlsStream<TcpStream>, client: Sock
         }
     }
     connection.as_mut().graceful_shutdown();
-    let _ = timeout(LAST, connection).await;
+    let _ = timeout(CLOSE_TIMEOUT, connection).await;
 }
 
-impl<R> Server<R> {
-    fn last(&self) -> Instant {
-        *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+impl<R> Session<R> {
+    fn idle_since(&self) -> Instant {
+        *self.idle_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Notes that a message has arrived now.
     fn touch(&self) {
-        *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
+        *self.idle_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
     }
 }
 
-fn router<R: Respond>(server: Arc<Server<R>>) -> Router {
-    Router::new().route(PATH, get(by_get::<R>).post(by_post::<R>)).fallback(not_found).with_state(server)
+fn router<R: Respond>(session: Arc<Session<R>>) -> Router {
+    Router::new().route(PATH, get(by_get::<R>).post(by_post::<R>)).fallback(not_found).with_state(session)
 }
 
 async fn not_found() -> (StatusCode, &'static str) {
@@ -105,32 +126,32 @@ async fn not_found() -> (StatusCode, &'static str) {
 }
 
 /// Answers a GET: the message is the variable `dns`, in base64url without padding (RFC 8484 §4.1).
-async fn by_get<R: Respond>(State(server): State<Arc<Server<R>>>, RawQuery(query): RawQuery) -> Response {
+async fn by_get<R: Respond>(State(session): State<Arc<Session<R>>>, RawQuery(query): RawQuery) -> Response {
     let query = query.unwrap_or_default();
     let dns = query.split('&').find_map(|variable| variable.strip_prefix("dns="));
     let Some(message) = dns.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok()) else {
         return (StatusCode::BAD_REQUEST, "the variable dns has to hold a DNS message in base64url without padding\n")
             .into_response();
     };
-    server.answer(&message)
+    session.answer(&message)
 }
 
-/// Answers a POST: the message is the body (RFC 8484 §4.1). The body is read even if its type is wrong. If the server
-/// refused a client that is still sending, the client might not see the response.
-async fn by_post<R: Respond>(State(server): State<Arc<Server<R>>>, headers: HeaderMap, request: Request) -> Response {
+/// Answers a POST: the message is the body (RFC 8484 §4.1). The body is read before its type is refused, because a
+/// client that is still sending might not see the refusal.
+async fn by_post<R: Respond>(State(session): State<Arc<Session<R>>>, headers: HeaderMap, request: Request) -> Response {
     let is_message =
         headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(MESSAGE.as_bytes()));
-    match timeout(server.gate.patience(), to_bytes(request.into_body(), LARGEST)).await {
+    match timeout(session.gate.patience(), to_bytes(request.into_body(), LARGEST)).await {
         Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
         Ok(_) if !is_message => {
             (StatusCode::UNSUPPORTED_MEDIA_TYPE, "send a DNS message as application/dns-message\n").into_response()
         }
         Ok(Err(_)) => (StatusCode::PAYLOAD_TOO_LARGE, "a DNS message has at most 65,535 octets\n").into_response(),
-        Ok(Ok(message)) => server.answer(&message),
+        Ok(Ok(message)) => session.answer(&message),
     }
 }
 
-impl<R: Respond> Server<R> {
+impl<R: Respond> Session<R> {
     /// Answers a message. A DNS error is a success of HTTP (RFC 8484 §4.2.1). Only a message that isn't a query is an
     /// error of HTTP.
     fn answer(&self, message: &[u8]) -> Response {
@@ -158,21 +179,22 @@ fn least_ttl(message: &[u8]) -> Option<u32> {
     let after_name = |mut at: usize| loop {
         match *message.get(at)? {
             0 => return Some(at + 1),
+            // A pointer to the rest of the name has two octets (RFC 1035 §4.1.4).
             0xc0.. => return Some(at + 2),
             length => at += 1 + usize::from(length),
         }
     };
-    let mut at = 12;
-    for _ in 0..u16_at(4)? {
-        at = after_name(at)? + 4;
+    let mut at = HEADER;
+    for _ in 0..u16_at(QDCOUNT)? {
+        at = after_name(at)? + QUESTION_REST;
     }
     let mut least = None;
-    for section in [6, 8] {
-        for _ in 0..u16_at(section)? {
+    for count in [ANCOUNT, NSCOUNT] {
+        for _ in 0..u16_at(count)? {
             at = after_name(at)?;
-            let ttl = u32::from_be_bytes(*message.get(at + 4..)?.first_chunk()?);
+            let ttl = u32::from_be_bytes(*message.get(at + TTL..)?.first_chunk()?);
             least = Some(least.map_or(ttl, |least: u32| least.min(ttl)));
-            at += 10 + usize::from(u16_at(at + 8)?);
+            at += RDATA + usize::from(u16_at(at + RDLENGTH)?);
         }
         if least.is_some() {
             break;
