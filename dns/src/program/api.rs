@@ -1,9 +1,14 @@
-//! The HTTP API of a node. Takes requests; returns metrics, health, rules, explanations and overrides, as JSON except
-//! for `/metrics` and `/healthz`. Run by `serve`.
+//! The HTTP API of a node. Takes requests. Returns metrics, health, rules, explanations, traffic, the picture and its
+//! events, the states of rollouts and drills, bundles, and the page at `/ui/`. Takes overrides, rules, bundles and
+//! drills from operators, and leases and observations from Workers. Answers are JSON, except for `/metrics`,
+//! `/healthz`, `/v1/events`, the files of bundles and the page. Run by `serve`.
 //!
-//! If the API listens on a loopback address, everybody may read. On other addresses, reading needs a bearer token,
-//! except for `/healthz` and the files of the page at `/ui/`. Writing always needs a token that may write, and is
-//! forbidden if no such token is configured.
+//! Who may do what:
+//! - Reading needs no token if the API listens on a loopback address. On other addresses it needs any token, except for
+//!   `/healthz` and the files of the page.
+//! - The tokens of a region's applications may read `/v1/bundles`, and no more.
+//! - Workers' tokens may also post leases and observations.
+//! - Everything else needs a token that may write. If none is configured, it is forbidden.
 
 mod access;
 pub(crate) mod bundles;
@@ -28,6 +33,7 @@ pub(crate) mod token;
 mod traffic;
 mod ui;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -77,7 +83,7 @@ const BUCKETS_BETWEEN_WRITES: u64 = 3;
 /// The paths to which Workers (the edge) post.
 const WORKER_PATHS: [&str; 2] = ["/v1/leases", "/v1/observations"];
 
-/// How many requests may wait at once until a bundle has another version.
+/// How many requests may wait at once for another version of a bundle. One more is refused with 503.
 pub(crate) const MOST_WAITING: usize = 1_024;
 
 /// The beginning of the paths of bundles.
@@ -100,15 +106,15 @@ pub(crate) struct Api {
     pub begun: Timestamp,
     /// The bundles that this node holds.
     pub bundles: Bundles,
-    /// Limits the requests that wait until a bundle has another version. Each of them holds a permit.
+    /// Limits the requests that wait for another version of a bundle. Each of them holds a permit.
     pub waiting: Semaphore,
-    /// What of bundles is being sent.
+    /// Limits the bytes of bundles that are in memory because they are being sent.
     pub sending: Sending,
-    /// What is kept for the picture.
+    /// What viewers of the picture get: the last view, its events, the timeline, and the last check of the fences.
     pub picture: Picture,
-    /// The last answer of `/v1/picture`.
+    /// The last answers of `/v1/picture`, of this node and of the fleet.
     pub cached_picture: picture::Cached,
-    /// What is kept for drills.
+    /// The records of drills that ended, and the second reading of the rules by which drills check the fences.
     pub drills: drills::Drills,
     /// Held by the request that is publishing rules, so that only one does.
     pub publishing: Mutex<()>,
@@ -166,6 +172,31 @@ impl Api {
         self.handle.keep(Kind::Traffic, Box::new(move |store| store.keep_traffic(&bytes)));
     }
 
+    /// Counts the traffic of each bucket of time, and notes each new revision of the rules as soon as it is served.
+    async fn record(self: Arc<Self>) -> Infallible {
+        let mut status = self.handle.follow_status();
+        let mut bucket = 0_u64;
+        loop {
+            bucket = bucket.wrapping_add(1);
+            let end = tokio::time::sleep(Duration::from_millis(BUCKET.0));
+            tokio::pin!(end);
+            loop {
+                let revision = self.handle.snapshot().table().revision();
+                self.metrics.begin_revision(revision, Instant::now());
+                tokio::select! {
+                    () = &mut end => break,
+                    Ok(()) = status.changed() => {}
+                }
+            }
+            self.metrics.mark_answers(Instant::now());
+            if bucket.is_multiple_of(BUCKETS_BETWEEN_WRITES) {
+                self.keep_traffic();
+            } else {
+                self.metrics.record_traffic(self.handle.now());
+            }
+        }
+    }
+
     /// Serves requests on `listener` until `stop` is ready. Then finishes the requests that are in progress.
     ///
     /// # Errors
@@ -178,34 +209,14 @@ impl Api {
     where
         Remote: for<'a> Connected<IncomingStream<'a, L>>,
     {
-        let recorded = Arc::clone(&self);
-        let mut status = self.handle.follow_status();
-        let record = async move {
-            for bucket in 1_u64.. {
-                let end = tokio::time::sleep(Duration::from_millis(BUCKET.0));
-                tokio::pin!(end);
-                loop {
-                    let revision = recorded.handle.snapshot().table().revision();
-                    recorded.metrics.begin_revision(revision, Instant::now());
-                    tokio::select! {
-                        () = &mut end => break,
-                        Ok(()) = status.changed() => {}
-                    }
-                }
-                recorded.metrics.mark_answers(Instant::now());
-                if bucket.is_multiple_of(BUCKETS_BETWEEN_WRITES) {
-                    recorded.keep_traffic();
-                } else {
-                    recorded.metrics.record_traffic(recorded.handle.now());
-                }
-            }
-        };
+        let record = Arc::clone(&self).record();
         let look = picture::watch(Arc::clone(&self));
         let service = router(self).into_make_service_with_connect_info::<Remote>();
         tokio::select! {
             served = axum::serve(listener, service).with_graceful_shutdown(stop) => served,
-            () = record => Ok(()),
-            () = look => Ok(()),
+            // These two run for ever, that is, until the server has ended.
+            never = record => match never {},
+            never = look => match never {},
         }
     }
 }
@@ -310,6 +321,7 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     }
     let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let remote = request.extensions().get::<ConnectInfo<Remote>>().map(|ConnectInfo(Remote(remote))| remote.ip());
+    // Wrong tokens are counted only where a right one could change something (why: `failed_tokens`).
     let is_limited = !reads && !of_worker;
     if let Some(remote) = remote.filter(|_| is_limited)
         && !api.failed_tokens.admits(remote, api.handle.now())

@@ -1,7 +1,8 @@
 //! Limits how often an address may send a wrong token with a request that would change something. Takes addresses and
 //! times, returns whether a token is looked at. Called by [`super::admit`].
 //!
-//! Reading isn't limited: Workers of many tenants share addresses, and one of them could keep the others from reading.
+//! Reading and what Workers post aren't limited: Workers of many tenants share addresses, and one of them could keep
+//! the others out.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -3,6 +3,7 @@
 //! Runs beside the API; no DNS query waits for it.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -88,8 +89,8 @@ impl Memory {
     }
 }
 
-/// Looks until it is dropped.
-pub(crate) async fn watch(api: Arc<Api>) {
+/// Looks again and again, until it is dropped.
+pub(crate) async fn watch(api: Arc<Api>) -> Infallible {
     let mut memory = Memory::default();
     let mut turns = tokio::time::interval(EVERY);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
