@@ -72,7 +72,7 @@ impl Asks {
         let isolate = isolate.ok_or("isolate: isn't 1 to 16 hexadecimal digits; send a random number")?;
         for (field, count) in [("quotas", asks.quotas.len()), ("budgets", asks.budgets.len())] {
             if count > Self::MAX {
-                return Err(format!("{field}: are {count}; ask for {} at once at most", Self::MAX));
+                return Err(format!("{field}: has {count} entries; at most {} are allowed", Self::MAX));
             }
         }
         Ok((isolate, asks))
