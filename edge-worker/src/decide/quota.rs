@@ -265,8 +265,8 @@ impl Quotas {
 
     /// The state of one quota, used or not, and how long even the smallest request has to wait.
     pub(crate) fn standing(&mut self, quota: &Quota, now: Timestamp) -> (QuotaState, Option<Millis>) {
-        let unused = PoolState { limits: Limits::of(quota, Millis(0)), ..PoolState::default() };
-        let known = self.pools.get(&PoolKey::Quota(quota.id.clone())).unwrap_or(&unused);
+        let mut unused = PoolState { limits: Limits::of(quota, Millis(0)), ..PoolState::default() };
+        let known = self.pools.get_mut(&PoolKey::Quota(quota.id.clone())).unwrap_or(&mut unused);
         let (requests, tokens) = known.pool.left(&known.limits, now);
         let closed = known.pool.closed(now).max(known.share.closed(now));
         let least = Cost { requests: 1, tokens: 1 };
@@ -346,7 +346,7 @@ impl Quotas {
 
 impl PoolState {
     /// Whether a request may be sent now, by the pool and by this isolate's share of it.
-    fn check(&self, reserve: Option<usize>, cost: Cost, now: Timestamp) -> Result<(), Refusal> {
+    fn check(&mut self, reserve: Option<usize>, cost: Cost, now: Timestamp) -> Result<(), Refusal> {
         let wait = self.share.wait(&self.limits, cost, now);
         match self.pool.check(&self.limits, reserve, cost, now) {
             Ok(()) if wait == Millis(0) => Ok(()),

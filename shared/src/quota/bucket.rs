@@ -168,6 +168,13 @@ impl Bucket {
         self.full_at.saturating_sub(rate.at(now)).clamp(0, rate.ticks(rate.limit))
     }
 
+    /// Forgets what is missing beyond the whole limit. Called when the clock was set back: else a bucket that is only
+    /// asked, and never charged because it refuses, would refuse until the clock is where it was.
+    pub fn cap(&mut self, rate: Rate, now: Timestamp) {
+        let most = rate.at(now).saturating_add(rate.ticks(rate.limit));
+        self.full_at = self.full_at.min(most);
+    }
+
     /// The units that may be taken now.
     #[must_use]
     pub fn left(self, rate: Rate, now: Timestamp) -> u64 {
@@ -350,6 +357,9 @@ mod tests {
         bucket.charge(rate, 10, Timestamp(NOW));
         let wait = bucket.wait(rate, 1, 0, Timestamp(NOW - 3_600_000)).unwrap();
         assert!(wait <= Millis(62_000), "{wait}");
+        let set_back = Timestamp(NOW - 3_600_000);
+        bucket.cap(rate, set_back);
+        assert!(!bucket.take(rate, 1, set_back) && bucket.take(rate, 1, set_back.after(wait)), "it has waited");
         // A limit whose time to refill no number holds never lets everything through.
         let endless = Rate { limit: MAX_LIMIT, burst: 1, refill: 1, per: 60_000 };
         let mut bucket = Bucket::default();

@@ -218,7 +218,7 @@ impl Ledger {
     }
 
     /// The grant for an ask, before it is charged.
-    fn grant(&self, limits: &Limits, holder: u64, ask: &Ask, now: Timestamp) -> Grant {
+    fn grant(&mut self, limits: &Limits, holder: u64, ask: &Ask, now: Timestamp) -> Grant {
         let (left_requests, left_tokens) = self.pool.left(limits, now);
         let part = |rate: Option<Rate>, left: Option<u64>, of: fn(&Amounts) -> u64| match (rate, left) {
             (Some(rate), Some(left)) => self.part(rate, left, (holder, ask), now, of),

@@ -88,6 +88,8 @@ pub struct Pool {
     closed_until: Timestamp,
     /// How many times in a row the provider refused.
     refusals: u8,
+    /// When the pool was used last. If that lies in the future, the clock was set back.
+    used: Timestamp,
 }
 
 impl Default for Pool {
@@ -97,6 +99,7 @@ impl Default for Pool {
             tokens: DimensionBuckets::default(),
             closed_until: Timestamp(i64::MIN),
             refusals: 0,
+            used: Timestamp(i64::MIN),
         }
     }
 }
@@ -118,9 +121,19 @@ impl Pool {
 
     /// Whether a request fits now. `reserve` is the index of its tenant's reserve.
     ///
+    /// If the clock was set back, the pool refuses for as long as it takes to refill, and not until the clock is where
+    /// it was.
+    ///
     /// # Errors
     /// How long the request has to wait, or that it never fits.
-    pub fn check(&self, limits: &Limits, reserve: Option<usize>, cost: Cost, now: Timestamp) -> Result<(), Refusal> {
+    pub fn check(
+        &mut self,
+        limits: &Limits,
+        reserve: Option<usize>,
+        cost: Cost,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        self.note_use(limits, now);
         let mut wait = self.closed(now);
         for (buckets, rate, units) in self.dimensions(limits, cost) {
             wait = wait.max(buckets.wait(rate, &limits.reserves, reserve, units, now).ok_or(Refusal::TooLarge)?);
@@ -130,11 +143,13 @@ impl Pool {
 
     /// Takes the cost of a request, whether it fits or not.
     pub fn charge(&mut self, limits: &Limits, reserve: Option<usize>, cost: Cost, now: Timestamp) {
+        self.note_use(limits, now);
         self.each(limits, cost, |buckets, rate, units| buckets.charge(rate, &limits.reserves, reserve, units, now));
     }
 
     /// Gives back units that weren't used after all.
     pub fn refund(&mut self, limits: &Limits, reserve: Option<usize>, cost: Cost, now: Timestamp) {
+        self.note_use(limits, now);
         self.each(limits, cost, |buckets, rate, units| buckets.refund(rate, &limits.reserves, reserve, units, now));
     }
 
@@ -150,6 +165,7 @@ impl Pool {
     /// Applies the headers of an answer. If the provider reports less remaining units than the pool has, the pool is
     /// lowered to them. It is never raised.
     pub fn note_served(&mut self, limits: &Limits, reading: &Reading, now: Timestamp) {
+        self.note_use(limits, now);
         self.refusals = 0;
         let reported = [reading.requests, reading.tokens].map(Option::unwrap_or_default);
         for (buckets, rate, reported) in
@@ -207,6 +223,16 @@ impl Pool {
         }
     }
 
+    /// Notes when the pool is used. After the clock was set back, no more is missing than the whole limit.
+    fn note_use(&mut self, limits: &Limits, now: Timestamp) {
+        if now < self.used {
+            for (buckets, rate) in [(&mut self.requests, limits.requests), (&mut self.tokens, limits.tokens)] {
+                rate.into_iter().for_each(|rate| buckets.cap(rate, &limits.reserves, now));
+            }
+        }
+        self.used = now;
+    }
+
     /// The limited dimensions, each with the units that a request costs.
     fn dimensions(&self, limits: &Limits, cost: Cost) -> impl Iterator<Item = (&DimensionBuckets, Rate, u64)> {
         let both = [(&self.requests, limits.requests, cost.requests), (&self.tokens, limits.tokens, cost.tokens)];
@@ -225,6 +251,14 @@ impl Pool {
 }
 
 impl DimensionBuckets {
+    /// Forgets what is missing beyond the limits of the pool and of each reserve.
+    fn cap(&mut self, rate: Rate, reserves: &[Ratio], now: Timestamp) {
+        self.all.cap(rate, now);
+        for (floor, part) in self.floors.iter_mut().zip(reserves) {
+            floor.cap(rate.share(*part), now);
+        }
+    }
+
     /// How long until the units fit, either into the common part of the pool or into the tenant's own reserve.
     fn wait(
         &self,
@@ -384,28 +418,62 @@ mod tests {
     fn a_refusal_closes_the_pool_for_the_time_that_the_provider_names() {
         let limits = requests(600, 1_000, &[]);
         let now = Timestamp(NOW);
-        let wait = |pool: &Pool, now| match pool.check(&limits, None, ONE, now) {
+        let wait = |pool: &mut Pool, now| match pool.check(&limits, None, ONE, now) {
             Err(Refusal::Wait(wait)) => wait.0,
             Ok(()) => 0,
             Err(Refusal::TooLarge) => panic!("one request is never too large"),
         };
         let mut pool = Pool::default();
         pool.note_refused(&Reading { retry_after: Some(Millis(7_000)), ..Reading::default() }, now);
-        assert_eq!(wait(&pool, now), 7_000);
+        assert_eq!(wait(&mut pool, now), 7_000);
         pool.note_refused(&Reading { retry_after: Some(Millis(2_000)), ..Reading::default() }, now);
-        assert_eq!(wait(&pool, now), 7_000, "a shorter wait of another answer doesn't shorten the closure");
-        assert_eq!(wait(&pool, Timestamp(NOW - 7_200_000)), 0, "the clock was set back");
+        assert_eq!(wait(&mut pool, now), 7_000, "a shorter wait of another answer doesn't shorten the closure");
+        assert_eq!(wait(&mut pool, Timestamp(NOW - 7_200_000)), 0, "the clock was set back");
         pool.note_served(&limits, &Reading::default(), Timestamp(NOW + 7_000));
         for expected in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000] {
             let mut fresh = Pool { closed_until: Timestamp(i64::MIN), ..pool.clone() };
             fresh.note_refused(&Reading { retry_after: Some(Millis(0)), ..Reading::default() }, now);
-            assert_eq!(wait(&fresh, now), expected, "the wait doubles with each refusal");
+            assert_eq!(wait(&mut fresh, now), expected, "the wait doubles with each refusal");
             pool.refusals = fresh.refusals;
         }
         let mut pool = Pool::default();
         let exhausted = Dimension { remaining: Some(0), reset: Some(Millis(u64::MAX)), limit: None };
         pool.note_served(&limits, &Reading { tokens: Some(exhausted), ..Reading::default() }, now);
-        assert_eq!(wait(&pool, now), LONGEST_WAIT.0, "a dimension that the rules don't limit counts too");
+        assert_eq!(wait(&mut pool, now), LONGEST_WAIT.0, "a dimension that the rules don't limit counts too");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_refuses_no_longer_than_the_pool_takes_to_refill() {
+        let limits = Limits::new(Some(limit(600, 1_000)), Some(limit(60_000, 1_000)), vec![Ratio(300_000)]);
+        let cost = Cost { requests: 1, tokens: 100 };
+        for (asker, spent) in [
+            (None, Cost { requests: 10, tokens: 0 }),
+            (None, Cost { requests: 0, tokens: 1_000 }),
+            (Some(0), Cost { requests: 10, tokens: 1_000 }),
+        ] {
+            let mut pool = Pool::default();
+            pool.charge(&limits, asker, spent, Timestamp(NOW));
+            let set_back = NOW - 7 * 24 * 3_600_000;
+            let refused = |ms: &i64| pool.check(&limits, asker, cost, Timestamp(set_back + ms)).is_err();
+            let span = (0..).step_by(1_000).take_while(refused).count();
+            assert!((1..=62).contains(&span), "{spent:?}: {span} s, and the pool refills in 61");
+        }
+        // What was used beyond the limit is paid off, as long as the clock is right.
+        let mut pool = Pool::default();
+        pool.charge(&limits, None, Cost { requests: 1_800, tokens: 0 }, Timestamp(NOW));
+        let refused = |ms: &i64| pool.check(&limits, None, cost, Timestamp(NOW + ms)).is_err();
+        let span = (0..).step_by(1_000).take_while(refused).count();
+        assert!((180..=184).contains(&span), "{span} s for three limits");
+    }
+
+    #[test]
+    fn a_reserve_that_was_used_up_before_the_clock_was_set_back_is_kept_again() {
+        let (limits, from) = (requests(600, 10_000, &[300_000]), -7 * 24 * 3_600_000);
+        let mut pool = Pool::default();
+        pool.charge(&limits, Some(0), Cost { requests: 30, tokens: 0 }, Timestamp(NOW));
+        race(&mut pool, &limits, &[None], from, from + 120_000);
+        let kept = race(&mut pool, &limits, &[None, Some(0)], from + 120_000, from + 120_010);
+        assert!(kept[0] <= 1 && kept[1] >= 29, "{kept:?}");
     }
 
     /// With random tenants and costs, no minute has more requests than the limit. Each reserve may be overdrawn by one
