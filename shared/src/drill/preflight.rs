@@ -84,6 +84,10 @@ pub struct Preflight {
     pub fences_left_out: usize,
     /// Every region of services that have the region.
     pub regions: Vec<RegionForecast>,
+    /// Whether nothing is in the way but what the node doesn't know yet: statuses and loads of regions, reports of
+    /// other nodes and of Workers. A node learns them within minutes of its start.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub is_early: bool,
 }
 
 /// The load of a fence, now and without the region. 1 is full.
@@ -127,47 +131,76 @@ pub fn preflight(facts: &Facts<'_>, drill: &Drill) -> Preflight {
         (true, false) => Verdict::Capacity,
         (true, true) => Verdict::Go,
     };
-    looked.reasons = blocked.into_iter().chain(full).collect();
+    let is_fact = |obstacle: &Obstacle| matches!(obstacle, Obstacle::Fact(_));
+    looked.is_early = looked.verdict == Verdict::Blocked && !blocked.iter().any(is_fact);
+    let reason = |obstacle| match obstacle {
+        Obstacle::Fact(reason) | Obstacle::Unknown(reason) => reason,
+    };
+    looked.reasons = blocked.into_iter().map(reason).chain(full).collect();
     looked
 }
 
+/// Something that stands in the way.
+enum Obstacle {
+    /// Something that is so.
+    Fact(String),
+    /// Something that the node doesn't know, or not yet.
+    Unknown(String),
+}
+
 /// What stands in the way, apart from capacity.
-fn blocked(facts: &Facts<'_>, drill: &Drill, region: RegionIndex) -> Vec<String> {
+fn blocked(facts: &Facts<'_>, drill: &Drill, region: RegionIndex) -> Vec<Obstacle> {
     let (table, now) = (facts.table, facts.conditions.now);
-    let mut reasons = Vec::new();
+    let mut obstacles = Vec::new();
     if let Some(range) = blocked_by(drill, now) {
-        reasons.push(format!("it is blocked from {range} (UTC)"));
+        obstacles.push(Obstacle::Fact(format!("it is blocked from {range} (UTC)")));
     }
     if let Some(running) = facts.running {
-        reasons.push(format!("the drill {} is under way", running.name));
+        obstacles.push(Obstacle::Fact(format!("the drill {} is under way", running.name)));
     }
-    reasons.extend(facts.under_way.iter().cloned());
+    obstacles.extend(facts.under_way.iter().cloned().map(Obstacle::Fact));
     if facts.is_blind {
-        reasons.push("this node's own line seems to be down".to_owned());
+        obstacles.push(Obstacle::Fact("this node's own line seems to be down".to_owned()));
     }
     let (reporting, all) = facts.nodes;
     if reporting * 2 <= all {
-        reasons.push(format!("{reporting} of {all} nodes report, and more than half have to"));
+        let reason = format!("{reporting} of {all} nodes report, and more than half have to");
+        obstacles.push(Obstacle::Unknown(reason));
     }
     if !drill.abort.is_empty() && facts.workers == 0 {
-        reasons.push("no Worker reports, so nobody could see that it has to be broken off".to_owned());
+        let reason = "no Worker reports, so nobody could see that it has to be broken off";
+        obstacles.push(Obstacle::Unknown(reason.to_owned()));
     }
     for one in neighbours(table, region).into_iter().chain([region]) {
+        obstacles.extend(of_region(facts, one));
         let name = &table.region(one).id;
-        let health = facts.conditions.health.get(one.get());
-        let status = effective_status(table, one, facts.conditions);
-        if status != Status::Up {
-            reasons.push(format!("{name} is {status}, and every region has to be up"));
-        } else if health.is_some_and(|health| health.stale) {
-            reasons.push(format!("{name} wasn't probed lately"));
-        } else if health.is_some_and(|health| health.replicas.iter().any(|copy| copy.status == Status::Down)) {
-            reasons.push(format!("a copy of knowledge in {name} is behind"));
-        }
         if facts.unread.contains(name) {
-            reasons.push(format!("the load of {name} isn't known"));
+            obstacles.push(Obstacle::Unknown(format!("the load of {name} isn't known")));
         }
     }
-    reasons
+    obstacles
+}
+
+/// What of the health of a region stands in the way.
+fn of_region(facts: &Facts<'_>, region: RegionIndex) -> Option<Obstacle> {
+    let name = &facts.table.region(region).id;
+    let health = facts.conditions.health.get(region.get());
+    match effective_status(facts.table, region, facts.conditions) {
+        Status::Up => {}
+        Status::Unknown => {
+            let reason = format!("{name} is {}, and every region has to be up", Status::Unknown);
+            return Some(Obstacle::Unknown(reason));
+        }
+        status => return Some(Obstacle::Fact(format!("{name} is {status}, and every region has to be up"))),
+    }
+    let health = health?;
+    if health.stale {
+        Some(Obstacle::Fact(format!("{name} wasn't probed lately")))
+    } else if health.replicas.iter().any(|copy| copy.status == Status::Down) {
+        Some(Obstacle::Fact(format!("a copy of knowledge in {name} is behind")))
+    } else {
+        None
+    }
 }
 
 /// Why the other regions couldn't carry the load.
@@ -446,5 +479,34 @@ mod tests {
             "fra wasn't probed lately",
         ];
         assert_eq!(looked.reasons, expected, "London has no service with Frankfurt");
+        assert!(!looked.is_early);
+    }
+
+    #[test]
+    fn it_is_early_while_only_knowledge_is_missing() {
+        let table = tests_table(50, r#", "abort": { "error_rate": 0.01 }"#);
+        let with = |change: fn(&mut Facts<'_>, &mut Vec<RegionHealth>)| {
+            let looked = looked(&table, "one", change);
+            (looked.verdict, looked.is_early)
+        };
+        let early = (Verdict::Blocked, true);
+        assert_eq!(with(|_, health| health[0].probed = Status::Unknown), early, "a region was never probed");
+        assert_eq!(with(|facts, _| facts.unread = vec![RegionId::parse("sto").unwrap()]), early);
+        assert_eq!(with(|facts, _| facts.nodes = (1, 2)), early);
+        assert_eq!(with(|facts, _| facts.workers = 0), early);
+        assert_eq!(with(|_, _| {}), (Verdict::Go, false));
+        // What is known already won't change by waiting for the rest.
+        let late = (Verdict::Blocked, false);
+        assert_eq!(with(|_, health| health[0].probed = Status::Down), late);
+        assert_eq!(with(|_, health| health[0].stale = true), late);
+        assert_eq!(
+            with(|facts, health| {
+                health[0].probed = Status::Unknown;
+                facts.under_way = vec!["the rollout fp8 is under way".to_owned()];
+            }),
+            late
+        );
+        let full = tests_table(69, "");
+        assert!(!super::tests::looked(&full, "one", |_, _| {}).is_early, "it is too full, and that is known");
     }
 }

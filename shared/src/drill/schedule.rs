@@ -1,11 +1,15 @@
 //! When a drill begins by itself. Takes the rule and the time, returns the next time or whether it is due. Called by
 //! `bailiwick drill plan` and `bailiwick drill run --scheduled`. All times are UTC.
 
+use super::preflight::Preflight;
 use crate::rules::{DateRange, Drill};
 use crate::time::{Millis, Timestamp};
 
 /// A drill that couldn't begin at its time, because nobody was there to run it, may begin so much later.
 const GRACE: Millis = Millis(5 * 60_000);
+/// For how long after its time a drill waits for a node that doesn't know yet whether it may begin. It is shorter than
+/// [`GRACE`] by more than the longest time between two looks, so that the node's refusal is recorded in the end.
+const EARLY: Millis = Millis(4 * 60_000);
 /// For how many weeks a next time is looked for. Ranges that block more than a year block for ever.
 const WEEKS: usize = 54;
 /// A week.
@@ -46,6 +50,13 @@ pub fn due(drill: &Drill, last: Option<Timestamp>, now: Timestamp) -> Option<Tim
     let at = weekly.next(since);
     let is_new = last.is_none_or(|last| last < at);
     (at <= now && is_new && now.since(at) < WEEK && blocked_by(drill, at).is_none()).then_some(at)
+}
+
+/// Whether a drill that was due at this time waits, instead of being refused: only knowledge is missing, as at a node
+/// that was just restarted.
+#[must_use]
+pub fn waits(due: Timestamp, looked: &Preflight, now: Timestamp) -> bool {
+    looked.is_early && now.since(due) < EARLY
 }
 
 #[cfg(test)]
@@ -105,5 +116,17 @@ mod tests {
         assert_eq!(due(None, "2026-12-01T10:05:01Z"), None, "it was missed");
         assert_eq!(due(Some("2026-12-01T10:00:00Z"), "2026-12-01T10:01:00Z"), None, "it ran already");
         assert_eq!(due(None, "2026-12-15T10:00:00Z"), None, "it is blocked");
+    }
+    #[test]
+    fn a_drill_waits_for_what_its_node_does_not_know_yet_and_not_for_the_whole_slot() {
+        let rule = drill(r#", "weekly": "Tue 10:00""#);
+        let waits = |is_early, now: &str| {
+            let due = due(&rule, None, at(now)).expect("it is due");
+            super::waits(due, &Preflight { is_early, ..Preflight::default() }, at(now))
+        };
+        assert!(waits(true, "2026-12-01T10:00:00Z") && waits(true, "2026-12-01T10:03:59Z"));
+        assert!(!waits(true, "2026-12-01T10:04:00Z"), "then it is refused, while it is due");
+        assert!(due(&rule, None, at("2026-12-01T10:04:59Z")).is_some(), "by a look within the next minute");
+        assert!(!waits(false, "2026-12-01T10:00:00Z"), "it begins, or is refused for what is known");
     }
 }

@@ -5,7 +5,7 @@ use bailiwick_tests::node::Setup;
 use bailiwick_tests::wait;
 use serde_json::{Value, json};
 
-use super::{Runner, last, now, ready, rules, run, share};
+use super::{Runner, last, now, observe, ready, rules, run, share};
 use crate::fixture::{World, ZONE};
 use crate::fleet::nodes::{fine, told, url};
 
@@ -48,4 +48,18 @@ fn a_drill_begins_at_its_weekly_time_and_not_on_a_blocked_date() {
     let again = Runner::start(&node, &url(&node), "again", &["--scheduled"]);
     again.says("london has begun already, at ");
     assert_eq!((share(&node), &last(&node)["began"]), (0, &began));
+}
+
+#[test]
+fn a_scheduled_drill_waits_for_a_node_that_was_just_started_and_has_heard_no_worker_yet() {
+    let world = World::start();
+    let limits = json!({ "error_rate": 0.5 });
+    let drill = json!({ "weekly": this_minute(), "for": "10m", "ramp": [100], "abort": limits });
+    let node = Setup::new(&rules(&world, &drill), ZONE).start();
+    assert_eq!(ready(&node)["drills"]["london"]["preflight"]["is_early"], true);
+    let runner = run(&node, &["--scheduled"]);
+    runner.says("london waits until the node knows more: no Worker reports");
+    assert_eq!((share(&node), node.setup.path("record.json").exists()), (0, false), "it isn't refused");
+    observe(&node, 1, 100, 0);
+    wait::until_true("it began by itself", || share(&node) == 100);
 }

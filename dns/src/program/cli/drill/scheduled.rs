@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use bailiwick_rules::drill::schedule::due;
+use bailiwick_rules::drill::preflight::Preflight;
+use bailiwick_rules::drill::schedule::{due, waits};
 use bailiwick_rules::id::DrillId;
 use bailiwick_rules::rules::Drill;
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -83,15 +84,18 @@ fn once(
     };
     // Another process may have begun it, or this one before it was restarted.
     let last = last_begun(args, &node, id)?;
-    let is_new = due(drill, begun.get(id).copied().max(last), now).is_some();
-    if !is_new {
+    let due_at = due(drill, begun.get(id).copied().max(last), now);
+    if due_at.is_none() {
         last.into_iter().for_each(|last| note(begun, id.clone(), last));
     }
     if !runner.renew(store, begun.clone()) {
         return Ok("another process has begun to run the drills; it looks again".to_owned());
     }
-    if !is_new {
-        return Ok(format!("{id} has begun already, at {}", begun[id]));
+    let Some(due_at) = due_at else { return Ok(format!("{id} has begun already, at {}", begun[id])) };
+    // A node that was just restarted knows little. Being refused now would cost the drill its week.
+    let looked = node.drills()?.drills.remove(id).map(|status| status.preflight);
+    if let Some(looked) = looked.filter(|looked| waits(due_at, looked, now)) {
+        return Ok(awaits(id, &looked));
     }
     let noted = begun.clone();
     let mut renew = || {
@@ -108,6 +112,11 @@ fn once(
     }
     say(&summary(&record, record.until));
     Ok(format!("{id}: {}", record.outcome.as_str()))
+}
+
+/// What a drill waits for, in words.
+fn awaits(id: &DrillId, looked: &Preflight) -> String {
+    format!("{id} waits until the node knows more: {}", looked.reasons.join("; "))
 }
 
 /// Notes when a drill began, unless it is known to have begun later.
