@@ -1,4 +1,5 @@
-//! Drills whose node gives no answer: the answer was lost, the node was restarted, out of reach, or it is gone.
+//! Drills whose node gives no answer: the answer was lost, the node was restarted, out of reach, or it is gone. And
+//! those of which the node answers that there is none.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use super::scheduled::this_minute;
 use super::{Runner, last, ready, rules, share};
 use crate::fixture::{World, ZONE};
-use crate::fleet::nodes::{follower, writer_of};
+use crate::fleet::nodes::{follower, publish, writer_of};
 
 /// What is connected to instead of a node: it passes on what comes, and keeps one answer to itself when it is told so.
 struct Between {
@@ -172,6 +173,37 @@ fn a_node_that_was_restarted_and_its_followers_learn_that_the_drill_has_ended() 
     assert_eq!((share(&other), &last(&other)["began"]), (0, &began));
 }
 
+/// How long after the last look all clients were back, in milliseconds.
+fn after_last_look(record: &Value) -> i64 {
+    let time = |name: &str| {
+        let text = record[name].as_str().unwrap_or_else(|| panic!("{record:#}"));
+        bailiwick_rules::time::Timestamp::parse(text).expect("a time").0
+    };
+    time("ended") - time("until")
+}
+
+#[test]
+fn rules_without_a_drill_that_is_under_way_end_it_at_once() {
+    let world = World::start();
+    let with_drill = rules(&world, &json!({ "for": "10m", "ramp": [100] }));
+    let node = writer_of(&with_drill, "");
+    ready(&node);
+    let runner = Runner::start(&node, &format!("http://{}", node.api), "record", &["london"]);
+    wait::until_true("all are elsewhere", || share(&node) == 100);
+    let mut without = with_drill;
+    without["revision"] = json!(2);
+    without.as_object_mut().unwrap().remove("drills");
+    publish(&node, &without, "no more drills", &[]);
+    wait::until_true("all are back", || share(&node) == 0);
+    let (is_fine, record) = runner.ends();
+    assert_eq!((is_fine, &record["outcome"]), (false, &json!("aborted")), "{record:#}");
+    let why = record["why"][0].as_str().unwrap_or_default();
+    assert!(why.starts_with("the node has ended it: the rules have no drill \"london\""), "{record:#}");
+    // It looks each second. What was asked for last would end after 15.
+    let after_last_look = after_last_look(&record);
+    assert!((0..=5_000).contains(&after_last_look), "{after_last_look} ms\n{record:#}");
+}
+
 #[test]
 fn when_the_node_is_gone_the_end_is_when_the_last_share_ends_by_itself() {
     let world = World::start();
@@ -184,12 +216,8 @@ fn when_the_node_is_gone_the_end_is_when_the_last_share_ends_by_itself() {
     let (is_fine, record) = runner.ends();
     assert_eq!((is_fine, &record["outcome"]), (false, &json!("aborted")));
     assert!(record["why"][0].as_str().is_some_and(|why| why.starts_with("the node gave no answer: ")), "{record:#}");
-    let time = |name: &str| {
-        let text = record[name].as_str().unwrap_or_else(|| panic!("{record:#}"));
-        bailiwick_rules::time::Timestamp::parse(text).expect("a time").0
-    };
     // It looks each second, and asks for 15 seconds.
-    let after_last_look = time("ended") - time("until");
+    let after_last_look = after_last_look(&record);
     assert!((13_000..=16_000).contains(&after_last_look), "{after_last_look} ms\n{record:#}");
 }
 

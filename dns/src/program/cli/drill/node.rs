@@ -89,9 +89,9 @@ impl DrillNode {
     }
 
     /// How a drill stands, and what was counted. A node of `--also` that doesn't answer counts nothing new.
-    pub(super) fn look(&mut self, name: &DrillId) -> Result<DrillLook, Vec<String>> {
+    pub(super) fn look(&mut self, name: &DrillId) -> Result<DrillLook, AskError> {
         let path = format!("/v1/drills/{name}");
-        let mut look: DrillLook = told(self.main.ask(Method::GET, &path, None)?)?;
+        let mut look: DrillLook = self.of_drill(Method::GET, &path, None)?;
         self.sums.add(0, look.counted.clone());
         // All at once, so that several silent ones don't let the share run out that the drill has asked for.
         let others: Vec<Option<DrillLook>> = std::thread::scope(|scope| {
@@ -120,17 +120,19 @@ impl DrillNode {
         share: u8,
         hold_ms: u64,
     ) -> Result<DrillRecord, AskError> {
-        let body = json!(DrillAsk { name: name.clone(), began, share, hold_ms }).to_string();
-        let headers = [(reqwest::header::CONTENT_TYPE, "application/json".to_owned())];
-        let answer = self.main.exchange(Method::POST, "/v1/drills", &headers, body.into_bytes());
+        let body = json!(DrillAsk { name: name.clone(), began, share, hold_ms });
+        self.of_drill(Method::POST, "/v1/drills", Some(&body))
+    }
+
+    /// Sends a request about a drill, and tells what an answer that is no success says of it.
+    fn of_drill<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> Result<T, AskError> {
+        let headers = body.map(|_| (reqwest::header::CONTENT_TYPE, "application/json".to_owned()));
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let answer = self.main.exchange(method, path, headers.as_slice(), body.into_bytes());
         let answer = answer.map_err(AskError::NoAnswer)?;
-        // Others than these say nothing of the drill: a token that is changed just now, or too many wrong ones.
-        let is_refused = matches!(answer.status.as_u16(), 400 | 404 | 409 | 422);
-        let body = answer.success().map_err(|why| match is_refused {
-            true => AskError::Refused(why),
-            false => AskError::NoAnswer(why),
-        })?;
-        serde_json::from_slice(&body.body).map_err(|error| AskError::NoAnswer(unreadable(&error)))
+        let refusal = refusal(answer.status.as_u16(), &answer.body);
+        let answer = answer.success().map_err(refusal)?;
+        serde_json::from_slice(&answer.body).map_err(|error| AskError::NoAnswer(unreadable(&error)))
     }
 
     /// Ends the drill of this name that is under way.
@@ -140,10 +142,10 @@ impl DrillNode {
     }
 
     /// Ends this run, even if the node no longer knows of it: others may.
-    pub(super) fn end_run(&self, run: &DrillRecord, reason: &str) -> Result<DrillRecord, Vec<String>> {
+    pub(super) fn end_run(&self, run: &DrillRecord, reason: &str) -> Result<DrillRecord, AskError> {
         let path = format!("/v1/drills/{}", run.name);
         let body = json!({ "reason": reason, "began": run.began, "origin": run.origin });
-        told(self.main.ask(Method::DELETE, &path, Some(&body))?)
+        self.of_drill(Method::DELETE, &path, Some(&body))
     }
 
     /// When a drill began last, or was refused, as far as the node knows: by the drill under way, and by the record
@@ -179,11 +181,13 @@ pub(super) fn begun_at(record: &Record) -> Option<Timestamp> {
     record.began.or(is_refused.then_some(record.since))
 }
 
-/// Why a drill isn't begun or renewed.
-#[derive(Debug)]
+/// Why a drill isn't begun or renewed, or why nothing is known of it.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum AskError {
     /// The node refuses it, for these reasons.
     Refused(Vec<String>),
+    /// The rules in service have no drill of this name. If it was under way, the node has ended it.
+    Gone(Vec<String>),
     /// Nobody knows: the node gave no answer, or one that says nothing.
     NoAnswer(Vec<String>),
 }
@@ -192,8 +196,26 @@ impl AskError {
     /// The reasons.
     pub(super) fn reasons(self) -> Vec<String> {
         match self {
-            Self::Refused(reasons) | Self::NoAnswer(reasons) => reasons,
+            Self::Refused(reasons) | Self::Gone(reasons) | Self::NoAnswer(reasons) => reasons,
         }
+    }
+}
+
+impl From<AskError> for Vec<String> {
+    fn from(error: AskError) -> Self {
+        error.reasons()
+    }
+}
+
+/// What an answer that is no success says of a drill. Only the API says that there is none: a 404 of another form is
+/// that of a proxy, or of another program.
+fn refusal(status: u16, body: &[u8]) -> fn(Vec<String>) -> AskError {
+    let is_of_api = || serde_json::from_slice(body).is_ok_and(|told: Value| told["error"]["message"].is_string());
+    match status {
+        404 if is_of_api() => AskError::Gone,
+        400 | 409 | 422 => AskError::Refused,
+        // These say nothing of the drill: a token that is changed just now, or too many wrong ones.
+        _ => AskError::NoAnswer,
     }
 }
 
@@ -256,6 +278,18 @@ mod tests {
             "rules_sha256": "", "workers": 1, "regions": { "fra": { "dns": dns, "edge": edge, "load": 0.5 } },
             "nowhere": edge, "checked": Checked { dns, ..Checked::default() } }))
         .unwrap()
+    }
+
+    #[test]
+    fn only_the_api_itself_says_that_there_is_no_drill() {
+        let of = |status, body: &str| refusal(status, body.as_bytes())(Vec::new());
+        let ours = r#"{ "error": { "message": "the rules have no drill \"lon\"" } }"#;
+        assert_eq!(of(404, ours), AskError::Gone(Vec::new()));
+        for body in ["", "<html>Not Found</html>", "{}", r#"{ "error": "not found" }"#] {
+            assert_eq!(of(404, body), AskError::NoAnswer(Vec::new()), "{body}");
+        }
+        assert_eq!(of(409, ours), AskError::Refused(Vec::new()));
+        assert_eq!([401, 429, 500, 503].map(|status| of(status, ours)), [(); 4].map(|()| AskError::NoAnswer(vec![])));
     }
 
     #[test]

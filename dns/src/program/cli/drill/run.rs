@@ -3,6 +3,8 @@
 //!
 //! The node ends a drill that nobody renews. So this process may die at any moment without leaving clients elsewhere.
 
+mod ending;
+
 use std::collections::VecDeque;
 use std::io::Write;
 use std::path::PathBuf;
@@ -96,6 +98,8 @@ pub(super) struct Running<'a> {
     file: PathBuf,
     /// What was counted at the looks of the last [`WINDOW`].
     window: VecDeque<Counted>,
+    /// When the last of them was, by the clock of this machine.
+    looked: Instant,
     /// What is missing, and since when anything is.
     missing: Option<(String, Timestamp)>,
     /// Regions whose load was known at first.
@@ -138,6 +142,7 @@ impl<'a> Running<'a> {
             recorder,
             file,
             window: VecDeque::new(),
+            looked: Instant::now(),
             missing: None,
             loads,
             taken: None,
@@ -171,31 +176,10 @@ impl<'a> Running<'a> {
         self.finish()
     }
 
-    fn finish(mut self) -> Result<Record, Vec<String>> {
-        self.recorder.finish();
-        // Each of the two is tried, whatever comes of the other.
-        let left = self.node.leave(self.recorder.record());
-        let written = write(&self.file, self.recorder.record());
-        if let Err(errors) = &left {
-            eprintln!("warning: the node doesn't keep the record: {}", errors.join("; "));
-        }
-        match (left, written) {
-            (Err(_), Err(errors)) => return Err(errors),
-            (Ok(()), Err(errors)) => {
-                eprintln!(
-                    "warning: {}; the node has the record: `bailiwick drill report {}`",
-                    errors.join("; "),
-                    self.id
-                );
-            }
-            (_, Ok(())) => {}
-        }
-        Ok(self.recorder.record().clone())
-    }
-
     /// Looks, and writes the record.
-    fn look(&mut self) -> Result<Option<DrillRecord>, Vec<String>> {
+    fn look(&mut self) -> Result<Option<DrillRecord>, AskError> {
         let look = self.node.look(&self.id)?;
+        self.looked = Instant::now();
         let at = look.counted.at;
         self.window.push_back(look.counted.clone());
         while self.window.front().is_some_and(|oldest| at.since(oldest.at) > WINDOW) {
@@ -243,10 +227,16 @@ impl<'a> Running<'a> {
         let end = Instant::now() + span.to_std();
         while Instant::now() < end {
             pause(self.args.every.to_std().min(end.saturating_duration_since(Instant::now())));
-            if let Err(errors) = self.look() {
-                eprintln!("warning: {}", errors.join("; "));
+            if let Err(error) = self.look() {
+                eprintln!("warning: {}", error.reasons().join("; "));
             }
         }
+    }
+
+    /// The time at the node, as far as it is known from the last look.
+    fn node_now(&self) -> Timestamp {
+        let passed = u64::try_from(self.looked.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.recorder.last().at.after(Millis(passed))
     }
 
     /// For how long a share is asked for.
@@ -257,8 +247,11 @@ impl<'a> Running<'a> {
     /// Asks for the first share. Returns when the drill began; `None` if it didn't.
     fn first_step(&mut self) -> Option<Timestamp> {
         let share = steps(&self.drill).first().map_or(0, |step| step.share);
-        if let Err(errors) = self.look() {
-            let why = format!("the node gave no answer before the first step: {}", errors.join("; "));
+        if let Err(error) = self.look() {
+            let why = match error {
+                AskError::Gone(reasons) => reasons.join("; "),
+                error => format!("the node gave no answer before the first step: {}", error.reasons().join("; ")),
+            };
             say(&format!("{} doesn't begin: {why}", self.id));
             self.recorder.refused(Outcome::Aborted, vec![why]);
             return None;
@@ -273,7 +266,7 @@ impl<'a> Running<'a> {
                 self.take_back(share, &reasons);
                 None
             }
-            Err(AskError::Refused(reasons)) => {
+            Err(AskError::Refused(reasons) | AskError::Gone(reasons)) => {
                 let is_capacity = reasons.iter().all(|reason| reason.starts_with(Verdict::Capacity.as_str()));
                 say(&format!("{} doesn't begin: {}", self.id, reasons.join("; ")));
                 let outcome = if is_capacity { Outcome::Capacity } else { Outcome::Blocked };
@@ -288,31 +281,6 @@ impl<'a> Running<'a> {
         // Also if the answer gets lost, the node may have taken it until then.
         self.asked_until = self.recorder.last().at.after(Millis(self.hold()));
         self.node.ask(&self.id, began, share, self.hold())
-    }
-
-    /// Takes back a first share that nobody knows whether the node took: its answer was lost. Looks for the run, and
-    /// ends it.
-    fn take_back(&mut self, share: u8, reasons: &[String]) {
-        let why = format!("the node gave no answer when it was asked to begin: {}", reasons.join("; "));
-        say(&format!("{}: {why}", self.id));
-        let asked = self.recorder.last().at;
-        let patience = Instant::now() + Duration::from_millis(self.hold());
-        let last = loop {
-            // A node that was restarted meanwhile may learn of the run from its peers only.
-            let told = self.look().ok().flatten().filter(|last| last.name == self.id && last.began >= asked);
-            if told.is_some() || Instant::now() >= patience {
-                break told;
-            }
-            pause(self.args.every.to_std());
-        };
-        match last {
-            Some(run) => {
-                self.began(share, run);
-                self.end(Outcome::Aborted, Some(why));
-            }
-            // If it began nevertheless, it has ended by itself by now.
-            None => self.recorder.refused(Outcome::Aborted, vec![why]),
-        }
     }
 
     /// Notes that the node took the first share.
@@ -342,12 +310,13 @@ impl<'a> Running<'a> {
                     (answered, silence) = (Instant::now(), None::<String>);
                     last
                 }
-                // By then the node has ended it.
-                Err(errors) if answered.elapsed() > Duration::from_millis(self.hold()) => {
-                    return (Outcome::Aborted, Some(format!("the node gave no answer: {}", errors.join("; "))));
-                }
-                Err(errors) => {
-                    let told = errors.join("; ");
+                Err(AskError::Gone(reasons)) => return (Outcome::Aborted, Some(gone(&reasons))),
+                Err(error) => {
+                    let told = error.reasons().join("; ");
+                    // By then the node has ended it.
+                    if answered.elapsed() > Duration::from_millis(self.hold()) {
+                        return (Outcome::Aborted, Some(format!("the node gave no answer: {told}")));
+                    }
                     if silence.as_ref() != Some(&told) {
                         say(&format!("the node gives no answer: {told}"));
                         silence = Some(told);
@@ -378,26 +347,17 @@ impl<'a> Running<'a> {
                         self.took(share, now);
                     }
                 }
+                Err(AskError::Gone(reasons)) => return (Outcome::Aborted, Some(gone(&reasons))),
                 // The next look tells why, or that the node is gone.
                 Err(error) => eprintln!("warning: {}", error.reasons().join("; ")),
             }
         }
     }
+}
 
-    /// Gives all clients back. If the node can't be told, they come back when the share that was asked for last ends.
-    fn end(&mut self, outcome: Outcome, why: Option<String>) {
-        let told = why.as_deref().map_or("it is done".to_owned(), |why| format!("it is broken off: {why}"));
-        let reason: String = told.chars().filter(|c| !c.is_control()).take(500).collect();
-        let now = self.recorder.last().at;
-        let at = match &self.taken {
-            // The node may have ended it already.
-            Some(run) if self.node.end_run(run, &reason).is_err() => run.until.max(self.asked_until).max(now),
-            _ => now,
-        };
-        say(&format!("{at}  all clients of {} come back: {told}", self.drill.region));
-        self.recorder.gave_back(outcome, why, at);
-        self.write();
-    }
+/// Why it has ended: the node did it, when rules without the drill came into service.
+fn gone(reasons: &[String]) -> String {
+    format!("the node has ended it: {}", reasons.join("; "))
 }
 
 /// Says how it goes. Whoever reads may have gone; the drill goes on.
