@@ -74,7 +74,7 @@ impl Report {
 }
 
 /// Prints to standard output. A reader that has closed the pipe, such as `head`, is no error.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     let mut out = anstream::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

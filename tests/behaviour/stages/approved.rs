@@ -58,6 +58,7 @@ fn a_second_key_opens_the_gates_for_the_very_document_that_it_signed() {
 
     let text = approve(&node, &bob, "bob", &["--geoip", &database().display().to_string()]);
     assert!(text.contains("eu-frankfurt → eu-paris"), "who approves sees what it changes: {text}");
+    assert!(text.ends_with(&format!("is approved in {proposal}: a test\n")), "and then that it is signed: {text}");
     let good = std::fs::read_to_string(&proposal).expect("a proposal");
     let forged = good.replace("a test", "another");
     std::fs::write(&proposal, forged).expect("written");
@@ -65,6 +66,7 @@ fn a_second_key_opens_the_gates_for_the_very_document_that_it_signed() {
     std::fs::write(&proposal, good.replace("eu-paris", "us-virginia")).expect("written");
     assert!(try_it().1.contains("isn't the one that its head names"));
     assert!(has(&node, 1), "nothing of all that was published");
+    told_before_it_is_signed(&node, &bob, &good);
 
     std::fs::write(&proposal, &good).expect("written");
     let (is_published, errors) = try_it();
@@ -77,4 +79,19 @@ fn a_second_key_opens_the_gates_for_the_very_document_that_it_signed() {
     );
     assert!(head["impact"].as_str().is_some_and(|impact| impact.starts_with("chat: ")), "{head}");
     assert!(try_it().1.contains(" but revision 2 is in service; propose it again"));
+}
+
+/// Who approves is told what it changes even if the signature can't be written.
+fn told_before_it_is_signed(node: &Node, key: &str, good: &str) {
+    // The proposal is replaced by a new file, for which this folder has no room: its name is too long.
+    let name = format!("{}.json", "p".repeat(250));
+    let long = node.setup.path(&name);
+    std::fs::write(&long, good).expect("written");
+    let long = long.display().to_string();
+    let geoip = database().display().to_string();
+    let said = told(node, &["rules", "approve", &long, "--key", key, "--author", "bob", "--geoip", &geoip]);
+    let (output, errors) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+    assert!(!said.status.success() && errors.contains("can't be written"), "{output}{errors}");
+    assert!(output.contains("eu-frankfurt → eu-paris") && !output.contains("is approved"), "{output}");
+    assert_eq!(std::fs::read_to_string(&long).expect("as it was"), good);
 }

@@ -13,7 +13,7 @@ use super::author::AuthorArgs;
 use super::change::{Change, PlaceArgs};
 use super::rules_store::{Base, RulesStore};
 use crate::program::cli::node::{Access, NodeArgs};
-use crate::program::report::Report;
+use crate::program::report::{Report, print};
 use crate::state::load::read_file;
 use crate::system::files::{Mode, replace};
 
@@ -87,7 +87,7 @@ impl Proposal {
     }
 }
 
-/// Signs a proposal, and prints what it changes. The impact by country needs the places of clients (`places`).
+/// Prints what a proposal changes, and signs it then. The impact by country needs the places of clients (`places`).
 pub(super) fn approve(args: &ApproveArgs, now: Timestamp) -> Result<Report, Vec<String>> {
     let name = args.file.display().to_string();
     let bytes = read_file(&args.file).map_err(|error| vec![format!("{name}: can't be read ({error})")])?;
@@ -101,13 +101,14 @@ pub(super) fn approve(args: &ApproveArgs, now: Timestamp) -> Result<Report, Vec<
     let mut report = Report::default();
     let places = Some((&args.places, &args.node));
     let change = Change::of(&store, &base, proposal.document.as_bytes(), places, now, &mut report.warnings)?;
+    // Before the signature: if it fails, or somebody stops the command, what it would have been for is told.
+    print(&format!("{}\n", change.impact.to_text()));
     let head = &mut proposal.head;
     let signature = Signature::new(&key.public, &key.sign(&head.approved_bytes()));
     head.approvals.retain(|approval| approval.signature.key != signature.key);
     head.approvals.push(Approval { author: args.author.name(), signature });
     proposal.write(&args.file)?;
     let Head { revision, author, reason, .. } = &proposal.head;
-    let impact = change.impact.to_text();
-    report.output = format!("{impact}\nrevision {revision} of {author} is approved in {name}: {reason}\n");
+    report.output = format!("revision {revision} of {author} is approved in {name}: {reason}\n");
     Ok(report)
 }
