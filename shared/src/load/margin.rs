@@ -159,4 +159,27 @@ mod tests {
         assert_eq!((margins.worst.len(), margins.left_out), (MAX_MARGINS, 100 * 100 - MAX_MARGINS));
         assert!(margins.worst.is_sorted_by(|a, b| a.load >= b.load));
     }
+    /// Fences of one region have no margin. If they took places, a service of many regions with a fence each would
+    /// leave none to the fences that have some.
+    #[test]
+    fn fences_of_one_region_take_no_place_however_high_their_demand() {
+        let count = 2 * MAX_FENCES;
+        let names: Vec<String> = (0..count).map(|n| format!("r{n:03}")).collect();
+        let regions: serde_json::Map<_, _> =
+            names.iter().map(|name| (name.clone(), serde_json::json!({ "countries": ["DE"] }))).collect();
+        let residency = serde_json::json!([{ "clients": ["*"], "process_in": ["*"] }]);
+        let rules = serde_json::json!({ "version": 1, "revision": 1, "regions": regions, "services": { "chat": {
+            "hosts": ["chat.example"], "pattern": "active-active", "regions": names, "residency": residency } } });
+        let table = Table::compile(rules.to_string().as_bytes()).unwrap();
+        let service = crate::table::ServiceIndex(0);
+        let region = |name: &String| table.region_named(name).unwrap();
+        let alone = names.iter().map(|name| (service, vec![region(name)], requests(1_000)));
+        let pair = (service, vec![region(&names[0]), region(&names[1])], requests(1));
+        let mut classes = Classes::stated(&table);
+        classes.observe(&table, alone.chain([pair]));
+        let margins = margins(&classes, |_| Some(requests(1_000)));
+        let loads: Vec<Ratio> = margins.worst.iter().map(|margin| margin.load).collect();
+        assert_eq!(loads, [Ratio(2_001_000); 2], "2001 requests at once, and 1000 fit into the other region");
+        assert_eq!(margins.left_out, 0);
+    }
 }

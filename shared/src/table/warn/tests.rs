@@ -76,6 +76,7 @@ fn a_drill_whose_time_comes_while_another_lasts_is_warned_of() {
         "when b of Sun 23:59 may be under way",
     );
     assert_warns(with(json!("Tue 10:00"), json!("Tue 10:00")), "/drills/b/weekly", "choose another time");
+    assert_warns(with(json!("Tue 10:00"), json!("Tue 10:51")), "/drills/b/weekly", "(it takes 52m)");
     assert_eq!(reported(with(json!("Tue 10:00"), json!("Tue 10:52"))), [""; 0]);
 }
 
