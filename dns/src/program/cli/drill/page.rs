@@ -147,18 +147,27 @@ fn outside(page: &mut String, record: &Record, receipts: Option<Receipts>) {
 fn plan(page: &mut String, record: &Record) {
     let plan = &record.plan;
     let ramp: Vec<String> = plan.ramp.iter().map(|share| format!("{share} %")).collect();
-    let percent = |part: Option<f64>| part.map_or("not looked at".to_owned(), |part| format!("{:.1} %", part * 100.0));
-    let first_token = plan.first_token_p95_ms.map_or("not looked at".to_owned(), |ms| format!("{ms} ms"));
+    let percent = |part: f64| format!("{:.1} %", part * 100.0);
+    let limits: Vec<String> = [
+        plan.error_rate.map(|part| format!("more than {} of the requests failed", percent(part))),
+        plan.refused.map(|part| format!("more than {} were refused", percent(part))),
+        plan.first_token_p95_ms.map(|ms| format!("95 % of the answers took longer than {ms} ms to the first token")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let limits = if limits.is_empty() {
+        "It watched no limits.".to_owned()
+    } else {
+        format!("It was to be broken off if {}.", limits.join(", or if "))
+    };
     let _ = writeln!(
         page,
         "<h2>Plan</h2>\n<p>{} of the region's clients, each share for {:.0} s and the last for {:.0} s, then back the \
-         same way. Broken off if more than this fails: {}; is refused: {}; or if 95 % of answers take longer to the \
-         first token than: {first_token}.</p>",
+         same way. {limits}</p>",
         ramp.join(", "),
         in_seconds(plan.step_ms),
         in_seconds(plan.for_ms),
-        percent(plan.error_rate),
-        percent(plan.refused)
     );
     if record.steps.is_empty() {
         return;
@@ -368,6 +377,20 @@ pub(super) mod tests {
     fn the_prediction_is_of_the_highest_share_and_not_of_the_whole_loss() {
         assert_eq!(predicted(Some(0.4), Some(0.8), 0.5), Some(0.4 + 0.4 * 0.5));
         assert_eq!((predicted(None, Some(0.8), 1.0), predicted(None, Some(0.8), 0.5)), (Some(0.8), None));
+    }
+
+    #[test]
+    fn limits_that_were_watched_are_told_and_no_others() {
+        let of = |error_rate, first_token_p95_ms| {
+            let mut record = record();
+            (record.plan.error_rate, record.plan.refused) = (error_rate, None);
+            record.plan.first_token_p95_ms = first_token_p95_ms;
+            page(&record, None, Timestamp(0)).plain()
+        };
+        assert!(of(None, None).contains("It watched no limits."));
+        let both = "if more than 1.0 % of the requests failed, or if 95 % of the answers took longer than 4000 ms to";
+        assert!(of(Some(0.01), Some(4_000)).contains(both));
+        assert!(!of(Some(0.01), None).contains("first token."));
     }
 
     #[test]
