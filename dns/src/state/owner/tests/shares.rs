@@ -1,6 +1,7 @@
 //! Tests of the shares of clients that are moved because of load: from readings and health to the node's report and its
 //! DNS answers.
 
+use bailiwick_rules::drill::kept::Wanted;
 use bailiwick_rules::observe::Batch;
 use bailiwick_rules::report::SharesReport;
 use bailiwick_rules::steer::{Ask, PathClass};
@@ -90,6 +91,25 @@ async fn a_full_region_gives_slowly_and_a_reload_takes_nothing_back() {
     assert!(handle.wait_until(|snapshot, _| revision(snapshot) == 2).await);
     let after = moved(&handle.snapshot_owned());
     assert!(after + 1_000 >= before, "{after} after {before}: more than rounding");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_is_drilled_takes_no_clients_of_a_full_one() {
+    let rules = loaded(1, "", "");
+    let mut rules: serde_json::Value = serde_json::from_slice(&rules.bytes).unwrap();
+    rules["drills"] = serde_json::json!({ "one": { "region": "par" } });
+    let rules = compile_rules(rules.to_string().into_bytes(), "rules.json").unwrap();
+    let handle = begin(beginning(rules, ""), &prober(5_000)).await;
+    let name = bailiwick_rules::id::DrillId::parse("one").unwrap();
+    let wanted = Wanted { name, began: None, share: 10, hold: Millis(120_000) };
+    handle.drill(wanted).await.expect("it begins");
+    // Without it, nine of a hundred move within half a minute.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let snapshot = handle.snapshot_owned();
+    assert!(snapshot.health().drilled.is_some(), "it is under way");
+    assert!(snapshot.health().planned.is_some() && moved(&snapshot) == 0, "whoever came would be sent on by the drill");
+    handle.end_drill("one", None, "it is done").await.expect("it is under way");
+    assert!(handle.wait_until(|snapshot, _| moved(snapshot) >= 90_000).await);
 }
 
 /// Rules of a service that DNS moves. Frankfurt has address 192.0.2.1, Paris .2. Germans are in 198.51.0.0/16.
