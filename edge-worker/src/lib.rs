@@ -8,7 +8,7 @@
 //! # Words
 //!
 //! - **isolate**: one running instance of the Worker. It has its own memory and serves many requests at once.
-//! - **exchange**: the JavaScript side of one request; it fetches, reads and writes.
+//! - **exchange**: the side of one request that the platform has; it fetches, reads and writes.
 //! - **feed**: rules or health, fetched again and again from DNS nodes.
 //! - **fence**: the regions that may process the client; **steering**: what the rules decided for this client now.
 //! - **target**: an endpoint of a plan; **attempt**: one try to get the request answered by one target.
@@ -25,9 +25,12 @@
 //!
 //! [`bailiwick_rules`] explains the words of the rules.
 //!
-//! `decide` is pure and tested on any machine. [`runtime`] is the Worker that calls it. `decide` never imports from
-//! `runtime`, so that another runtime can call it too.
+//! `decide` is pure and tested on any machine. `runtime` calls it; it waits, reads clocks and talks to a `platform`, of
+//! which the Workers runtime is one. `decide` imports from neither, and `runtime` knows a platform by the names of
+//! `platform` alone. [`worker_entry`] is what the Workers runtime calls.
 #![forbid(unsafe_code)]
 
 mod decide;
-pub mod runtime;
+mod platform;
+mod runtime;
+pub mod worker_entry;

@@ -82,9 +82,28 @@ fn the_edges_decisions_know_no_runtime() {
     for (file, text) in decide {
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         for line in code {
-            for foreign in ["crate::runtime", "worker::", "web_sys::", "js_sys::", "SystemTime", "Instant::now"] {
+            for foreign in ["crate::platform", "crate::runtime", "SystemTime", "Instant::now"].iter().chain(&WORKERS) {
                 assert!(!line.contains(foreign), "{file} uses {foreign}: {line}");
             }
         }
+    }
+}
+
+/// What names the Workers runtime.
+const WORKERS: [&str; 5] = ["worker::", "web_sys", "js_sys", "wasm_bindgen", "JsValue"];
+
+#[test]
+fn only_the_platform_and_the_entry_know_the_workers_runtime() {
+    let all = sources(&root().join("edge-worker/src"));
+    let code = |text: &str| {
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let knows = |text: &str| WORKERS.iter().any(|foreign| code(text).contains(foreign));
+    let knowing: Vec<&String> = all.iter().filter(|(_, text)| knows(text)).map(|(file, _)| file).collect();
+    assert!(knowing.len() > 5, "only {knowing:?} name it");
+    for file in knowing {
+        let may = file.starts_with("platform/workers") || file == "worker_entry.rs";
+        assert!(may, "{file} names the Workers runtime");
     }
 }

@@ -1,14 +1,14 @@
-//! The time of the Workers runtime, and clocks that never go back. Called by all of `runtime`.
+//! The time of the platform, and clocks that never go back. Called by all of `runtime`.
 
 use std::cell::Cell;
 
 use bailiwick_rules::time::Timestamp;
-use worker::js_sys;
+
+use crate::platform;
 
 /// The current time.
 pub(crate) fn now() -> Timestamp {
-    #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds, and a cast of floats saturates")]
-    HELD.get().unwrap_or_else(|| Timestamp(js_sys::Date::now() as i64))
+    HELD.get().unwrap_or_else(platform::now)
 }
 
 thread_local! {

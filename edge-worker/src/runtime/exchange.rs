@@ -1,6 +1,6 @@
 //! One request's exchange with its endpoints and its client. Takes requests, answers and chunks to send; returns what
 //! arrives, one [`Arrival`] at a time. Called by `proxy`; `incoming` and `uploads` read the client's body through it.
-//! The JavaScript side is exchange.js.
+//! The platform's side is a [`RawExchange`].
 
 #[cfg(test)]
 mod tests;
@@ -11,83 +11,15 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use worker::js_sys;
-use worker::wasm_bindgen::prelude::wasm_bindgen;
-use worker::wasm_bindgen::{self, JsValue};
-use worker::web_sys;
-
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::decide::attempt::{AttemptNumber, Event};
 use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
+use crate::platform::{BodyStream, ClientBody, RawExchange};
 use crate::runtime::clock::{self, Clock};
 use crate::runtime::notice::Notice;
 use crate::runtime::reply::Reply;
-
-#[wasm_bindgen]
-extern "C" {
-    /// The `Exchange` object of exchange.js.
-    #[derive(Clone)]
-    pub(crate) type JsExchange;
-    /// Sends a request to an endpoint.
-    #[wasm_bindgen(method)]
-    fn send(this: &JsExchange, attempt: u8, head: &str, body: Option<&[u8]>, stream: Option<JsValue>);
-    /// Asks for more of the answer's body. With `on_demand`, nothing is read ahead.
-    #[wasm_bindgen(method)]
-    fn read(this: &JsExchange, on_demand: bool);
-    /// Lets the runtime pass the rest of the answer to the client.
-    #[wasm_bindgen(method)]
-    fn pipe(this: &JsExchange);
-    /// Fetches a small document while an answer is in flight.
-    #[wasm_bindgen(method, js_name = fetchDocument)]
-    fn fetch_document(this: &JsExchange, head: &str);
-    /// Aborts the request in flight.
-    #[wasm_bindgen(method)]
-    fn abort(this: &JsExchange);
-    /// Stops listening to an answer whose content is complete.
-    #[wasm_bindgen(method)]
-    fn leave(this: &JsExchange);
-    /// Sets the timer, in place of a timer that was set before.
-    #[wasm_bindgen(method, js_name = setTimer)]
-    fn set_timer(this: &JsExchange, milliseconds: f64);
-    /// Answers the client with a complete response.
-    #[wasm_bindgen(method)]
-    fn respond(this: &JsExchange, status: u16, headers: &str, bytes: Option<&[u8]>, text: Option<&str>);
-    /// Answers the client with a response whose body is written later.
-    #[wasm_bindgen(method, catch)]
-    fn begin(this: &JsExchange, status: u16, headers: &str, length: Option<f64>) -> Result<(), JsValue>;
-    /// Reads the whole body of the client's request.
-    #[wasm_bindgen(method, catch, js_name = readBody)]
-    fn read_body(this: &JsExchange, request: &web_sys::Request) -> Result<(), JsValue>;
-    /// Writes to the client. Returns whether the client keeps up.
-    #[wasm_bindgen(method)]
-    fn write(this: &JsExchange, bytes: &[u8]) -> bool;
-    /// Returns whether the client has taken everything.
-    #[wasm_bindgen(method)]
-    fn flush(this: &JsExchange) -> bool;
-    /// Ends the client's body, which is complete.
-    #[wasm_bindgen(method)]
-    fn close(this: &JsExchange);
-    /// Breaks off the client's body, which is incomplete.
-    #[wasm_bindgen(method)]
-    fn cut(this: &JsExchange);
-    /// Reads a piece of the request's body within a time limit.
-    #[wasm_bindgen(method)]
-    fn pull(this: &JsExchange, request: &web_sys::Request, milliseconds: f64);
-    /// Continues the task in a later microtask.
-    #[wasm_bindgen(method)]
-    pub(crate) fn wake(this: &JsExchange);
-    /// Lets work go on after the request has ended, until the promise settles. False if the runtime has ended it.
-    #[wasm_bindgen(method)]
-    pub(crate) fn keep(this: &JsExchange, promise: &js_sys::Promise) -> bool;
-    /// Ends the task, and aborts the fetch in flight.
-    #[wasm_bindgen(method)]
-    pub(crate) fn end(this: &JsExchange);
-    /// Ends the task of a request that the runtime has already ended. No object of that request may be used.
-    #[wasm_bindgen(method)]
-    pub(crate) fn abandon(this: &JsExchange);
-}
 
 /// The next thing that happened to the endpoint's answer or to the client.
 #[derive(Debug, PartialEq, Eq)]
@@ -108,9 +40,9 @@ pub(crate) struct Inbox {
     timer_fired: bool,
     /// Whether the client has gone, or a write to it failed.
     gone: bool,
-    /// Whether exchange.js was asked for more of the answer, so that a report will follow.
+    /// Whether the platform was asked for more of the answer, so that a report will follow.
     reading: bool,
-    /// Whether the client's body has begun. From then on exchange.js reports each chunk without being asked.
+    /// Whether the client's body has begun. From then on the platform reports each chunk without being asked.
     body_begun: bool,
     /// Whether the task must still ask for each chunk, because the rest may be piped.
     on_demand: bool,
@@ -138,7 +70,7 @@ enum Piece {
 }
 
 impl Inbox {
-    /// Stores a report of exchange.js.
+    /// Stores a report of the platform.
     pub(crate) fn put(&mut self, notice: Notice, attempt: AttemptNumber, bytes: Option<Vec<u8>>) {
         match notice {
             Notice::Headers => self.arrived.push_back(headers(attempt, bytes)),
@@ -178,7 +110,7 @@ impl Inbox {
         self.arrived.push_back(Arrival::Event(event));
     }
 
-    /// Whether exchange.js must be asked for more of the answer now. If so, the caller asks, and the inbox records
+    /// Whether the platform must be asked for more of the answer now. If so, the caller asks, and the inbox records
     /// that. If an arrival is already there, no read is needed.
     fn wants_read(&mut self) -> bool {
         self.arrived.is_empty() && !core::mem::replace(&mut self.reading, true)
@@ -235,7 +167,7 @@ const AFTER_A_SLOW_CLIENT_MS: u64 = 100;
 
 /// A request's exchange. When its task ends, the fetch in flight is aborted.
 pub(crate) struct Exchange {
-    js: JsExchange,
+    raw: RawExchange,
     inbox: Rc<RefCell<Inbox>>,
     /// Whether the answer in flight has ended.
     ended: bool,
@@ -245,10 +177,10 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     /// The exchange of one task. `inbox` is the inbox of that task.
-    pub(crate) fn new(js: JsExchange, inbox: Rc<RefCell<Inbox>>) -> Self {
-        // exchange.js has already set a timer of this length.
+    pub(crate) fn new(raw: RawExchange, inbox: Rc<RefCell<Inbox>>) -> Self {
+        // the platform has already set a timer of this length.
         let timer_at = Some(clock::now().0.saturating_add_unsigned(LONGEST_TIMER_MS));
-        Self { js, inbox, ended: false, timer_at }
+        Self { raw, inbox, ended: false, timer_at }
     }
 
     /// Notes that the task no longer waits for feeds.
@@ -256,8 +188,8 @@ impl Exchange {
         self.inbox.borrow_mut().feeds_done = true;
     }
 
-    /// Sends a request to an endpoint. An arrival of headers or of [`Event::FetchError`] follows. The body is `stream`
-    /// (anything that `fetch` takes), else `body`.
+    /// Sends a request to an endpoint. An arrival of headers or of [`Event::FetchError`] follows. The body is `stream`,
+    /// else `body`.
     pub(crate) fn send(
         &mut self,
         attempt: AttemptNumber,
@@ -265,7 +197,7 @@ impl Exchange {
         url: &str,
         headers: &Headers,
         body: Option<&[u8]>,
-        stream: Option<JsValue>,
+        stream: Option<BodyStream>,
     ) {
         self.ended = false;
         let mut inbox = self.inbox.borrow_mut();
@@ -274,14 +206,14 @@ impl Exchange {
         inbox.arrived.clear();
         drop(inbox);
         let head = [method, "\n", url, "\n", headers.as_text()].concat();
-        self.js.send(attempt, &head, body, stream);
+        self.raw.send(attempt, &head, body, stream);
     }
 
     /// Waits for the next arrival. If `reading`, asks for more of the body of the answer in flight.
     pub(crate) async fn next(&mut self, reading: bool) -> Arrival {
         if reading && self.inbox.borrow_mut().wants_read() {
             let on_demand = self.inbox.borrow().on_demand;
-            self.js.read(on_demand);
+            self.raw.read(on_demand);
         }
         let arrived = wait_for(&self.inbox, Inbox::take).await;
         match arrived {
@@ -309,28 +241,28 @@ impl Exchange {
         let mut inbox = self.inbox.borrow_mut();
         (inbox.on_demand, inbox.reading) = (false, true);
         drop(inbox);
-        self.js.pipe();
+        self.raw.pipe();
     }
 
     /// Fetches a small document. The answer in flight isn't read meanwhile. `None` if the fetch failed.
     pub(crate) async fn fetch_document(&self, url: &str, headers: &Headers) -> Option<Vec<u8>> {
         self.inbox.borrow_mut().document = None;
         let head = ["GET\n", url, "\n", headers.as_text()].concat();
-        self.js.fetch_document(&head);
+        self.raw.fetch_document(&head);
         wait_for(&self.inbox, |inbox| if inbox.gone { Some(None) } else { inbox.document.take() }).await
     }
 
     /// Aborts the fetch in flight.
     pub(crate) fn abort(&mut self) {
         self.inbox.borrow_mut().reading = false;
-        self.js.abort();
+        self.raw.abort();
     }
 
     /// Stops listening to the answer in flight, without aborting it.
     pub(crate) fn leave(&mut self) {
         self.inbox.borrow_mut().reading = false;
         if !self.ended {
-            self.js.leave();
+            self.raw.leave();
         }
     }
 
@@ -340,35 +272,35 @@ impl Exchange {
         let at = now_ms.saturating_add_unsigned(after_ms);
         if self.timer_at.is_none_or(|timer_at| at < timer_at) {
             self.timer_at = Some(at);
-            self.set_js_timer(after_ms);
+            self.set_raw_timer(after_ms);
         }
     }
 
-    /// Sets the timer of exchange.js, whatever was set before.
-    fn set_js_timer(&self, after_ms: u64) {
+    /// Sets the timer of the platform, whatever was set before.
+    fn set_raw_timer(&self, after_ms: u64) {
         // At most five seconds.
-        self.js.set_timer(u32::try_from(after_ms).map_or(f64::from(u32::MAX), f64::from));
+        self.raw.set_timer(u32::try_from(after_ms).map_or(f64::from(u32::MAX), f64::from));
     }
 
     /// Answers the client with a response whose body is written later. `length` is the body's size in bytes, if known.
     /// False if the runtime rejects the status or a header. Then the client has no response yet.
     pub(crate) fn begin(&self, status: u16, headers: &Headers, length: Option<u32>) -> bool {
-        let has_begun = self.js.begin(status, headers.as_text(), length.map(f64::from)).is_ok();
+        let has_begun = self.raw.begin(status, headers.as_text(), length);
         self.inbox.borrow_mut().body_begun = has_begun;
         has_begun
     }
 
     /// Answers the client.
     pub(crate) fn reply(&self, reply: &Reply) {
-        self.js.reply(reply);
+        reply_to(&self.raw, reply);
     }
 
     /// Reads the whole body of the client's request.
     ///
     /// # Errors
     /// 400 if the client closes the connection, 408 if the body doesn't arrive in time.
-    pub(crate) async fn body(&mut self, request: &web_sys::Request, within: Millis) -> Result<Vec<u8>, Failure> {
-        if self.js.read_body(request).is_err() {
+    pub(crate) async fn body(&mut self, body: &ClientBody, within: Millis) -> Result<Vec<u8>, Failure> {
+        if !self.raw.read_body(body) {
             return Err(Failure::MissingBody);
         }
         let mut clock = Clock::default();
@@ -390,13 +322,13 @@ impl Exchange {
     /// Writes to the client. If the client is slow, waits until it has taken everything. False if a write failed or
     /// the client closed the connection.
     pub(crate) async fn write(&self, bytes: &[u8]) -> bool {
-        self.js.write(bytes) && !self.inbox.borrow().gone || self.wait_until_taken().await
+        self.raw.write(bytes) && !self.inbox.borrow().gone || self.wait_until_taken().await
     }
 
     /// Waits until the client has taken everything that was written. False if a write failed or the client closed the
     /// connection.
     pub(crate) async fn flush(&self) -> bool {
-        self.js.flush() && !self.inbox.borrow().gone || self.wait_until_taken().await
+        self.raw.flush() && !self.inbox.borrow().gone || self.wait_until_taken().await
     }
 
     /// Waits for the report that the client has taken everything. False if the client closed the connection.
@@ -406,7 +338,7 @@ impl Exchange {
         };
         let is_taken = wait_for(&self.inbox, take).await;
         if let Some(after_ms) = self.inbox.borrow_mut().grace() {
-            self.set_js_timer(after_ms);
+            self.set_raw_timer(after_ms);
         }
         is_taken
     }
@@ -415,27 +347,27 @@ impl Exchange {
     /// too, so that its connection can be reused.
     pub(crate) async fn close(&self) {
         self.flush().await;
-        self.js.close();
+        self.raw.close();
     }
 
     /// Breaks off the client's body, which is incomplete. The bytes that were written reach the client first.
     pub(crate) async fn cut(&self) {
         self.flush().await;
-        self.js.cut();
+        self.raw.cut();
     }
 }
 
 /// Reads the body of a client's request in pieces.
 pub(crate) struct Pieces {
-    js: JsExchange,
+    raw: RawExchange,
     inbox: Rc<RefCell<Inbox>>,
-    request: web_sys::Request,
+    body: ClientBody,
 }
 
 impl Pieces {
-    /// The pieces of the body of `request`. `js` and `inbox` are those of its exchange.
-    pub(crate) fn new(js: JsExchange, inbox: Rc<RefCell<Inbox>>, request: web_sys::Request) -> Self {
-        Self { js, inbox, request }
+    /// The pieces of `body`. `raw` and `inbox` are those of its exchange.
+    pub(crate) fn new(raw: RawExchange, inbox: Rc<RefCell<Inbox>>, body: ClientBody) -> Self {
+        Self { raw, inbox, body }
     }
 
     /// Reads the next piece; `None` at the end.
@@ -445,7 +377,7 @@ impl Pieces {
     /// could hold memory.
     pub(crate) async fn next(&mut self, within: Millis) -> Result<Option<Vec<u8>>, Failure> {
         self.inbox.borrow_mut().piece = None;
-        self.js.pull(&self.request, u32::try_from(within.0).map_or(f64::from(u32::MAX >> 1), f64::from));
+        self.raw.pull(&self.body, u32::try_from(within.0).unwrap_or(u32::MAX >> 1));
         match wait_for(&self.inbox, |inbox| inbox.piece.take()).await {
             Piece::Chunk(bytes) => Ok(Some(bytes)),
             Piece::Eof => Ok(None),
@@ -455,17 +387,15 @@ impl Pieces {
     }
 }
 
-impl JsExchange {
-    /// Answers the client.
-    pub(crate) fn reply(&self, reply: &Reply) {
-        let headers = reply.headers.as_text();
-        let bytes = reply.body.as_deref();
-        // An ASCII text is cheaper to pass and to send than bytes. But if a response has no Content-Type, the runtime
-        // adds one for a text.
-        let is_typed = reply.headers.get("content-type").is_some();
-        match bytes.filter(|bytes| is_typed && bytes.is_ascii()).and_then(|bytes| core::str::from_utf8(bytes).ok()) {
-            Some(text) => self.respond(reply.status, headers, None, Some(text)),
-            None => self.respond(reply.status, headers, bytes, None),
-        }
+/// Answers the client.
+pub(crate) fn reply_to(raw: &RawExchange, reply: &Reply) {
+    let headers = reply.headers.as_text();
+    let bytes = reply.body.as_deref();
+    // An ASCII text is cheaper to pass and to send than bytes. But if a response has no Content-Type, the Workers
+    // runtime adds one for a text.
+    let is_typed = reply.headers.get("content-type").is_some();
+    match bytes.filter(|bytes| is_typed && bytes.is_ascii()).and_then(|bytes| core::str::from_utf8(bytes).ok()) {
+        Some(text) => raw.respond(reply.status, headers, None, Some(text)),
+        None => raw.respond(reply.status, headers, bytes, None),
     }
 }

@@ -21,7 +21,6 @@ use bailiwick_rules::overview::overview;
 use bailiwick_rules::steer::{Ask, Client, Conditions, Cooling, PathClass, by_path, rank, stand};
 use bailiwick_rules::table::{ServiceIndex, Table, TenantIndex};
 use url::form_urlencoded;
-use worker::Env;
 
 use crate::decide::envelope::{Failure, quote};
 use crate::decide::explained_limits::{ExplainedLimits, LimitsQuestion};
@@ -30,6 +29,7 @@ use crate::decide::route::query::Query;
 use crate::decide::secrets::{self, Missing};
 use crate::decide::sender::Sender;
 use crate::decide::shed::sheds;
+use crate::platform::Env;
 use crate::runtime::client::{self, Credentials, Origin};
 use crate::runtime::clock;
 use crate::runtime::env;
@@ -121,7 +121,7 @@ pub(crate) fn operators_health(request: &ClientRequest, env: &Env, snapshot: &Sn
 
 /// The operator's token, if it is set and not empty.
 fn operators_token(env: &Env) -> Option<String> {
-    env::text(env, TOKEN).filter(|token| !token.is_empty())
+    env.text(TOKEN).filter(|token| !token.is_empty())
 }
 
 /// Whether a request has the operator's token.

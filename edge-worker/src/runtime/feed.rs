@@ -21,7 +21,6 @@ use std::task::Waker;
 
 use core::future::poll_fn;
 use core::task::Poll;
-use core::time::Duration;
 
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::report::{Drilled, Shares};
@@ -32,7 +31,6 @@ use bailiwick_rules::time::{Millis, Timestamp};
 use bailiwick_rules::turns::Pause;
 use futures_util::future::{LocalBoxFuture, join};
 use serde_json::json;
-use worker::{Context, Delay, Env};
 
 use self::fetch::{fetch_health, fetch_rules};
 use self::schedule::{Due, Schedule};
@@ -41,8 +39,8 @@ use crate::decide::envelope::Failure;
 use crate::decide::reports::{CombinedHealth, Reports};
 use crate::decide::rules_state::ReadError;
 use crate::decide::rules_state::{Age, RulesState};
+use crate::platform::{Background, Env, sleep};
 use crate::runtime::clock::{self, Clock};
-use crate::runtime::env;
 use crate::runtime::log;
 use crate::runtime::reply::Identity;
 
@@ -68,7 +66,7 @@ const MAX_POLL_INTERVAL: Millis = Millis(32);
 const RETRY_WITHOUT_RULES: Millis = Millis(5_000);
 
 /// Pauses a long computation, so that the runtime can serve other requests.
-const PAUSE: &Pause = &|| Box::pin(Delay::from(Duration::ZERO));
+const PAUSE: &Pause = &|| Box::pin(sleep(Millis(0)));
 
 /// The rules and the health that one request sees from start to end.
 #[derive(Clone, Debug)]
@@ -137,7 +135,7 @@ enum Feed {
 /// Begins to fetch the feeds that are out of date. If the known data is too old to use, returns a future that the
 /// request must await.
 #[inline(never)]
-pub(crate) fn refresh<'a>(env: &'a Env, context: &'a Context) -> Option<LocalBoxFuture<'a, ()>> {
+pub(crate) fn refresh<'a>(env: &'a Env, background: &'a Background) -> Option<LocalBoxFuture<'a, ()>> {
     let now = clock::now();
     let (rules, health) = STATE.with_borrow_mut(|state| {
         state.begin(env, now);
@@ -146,8 +144,8 @@ pub(crate) fn refresh<'a>(env: &'a Env, context: &'a Context) -> Option<LocalBox
     if rules == Due::No && health == Due::No {
         return None;
     }
-    let rules = take_up(Feed::Rules, rules, env, context);
-    let health = take_up(Feed::Health, health, env, context);
+    let rules = take_up(Feed::Rules, rules, env, background);
+    let health = take_up(Feed::Health, health, env, background);
     if rules.is_none() && health.is_none() {
         return None;
     }
@@ -163,29 +161,29 @@ pub(crate) fn refresh<'a>(env: &'a Env, context: &'a Context) -> Option<LocalBox
 
 /// Begins a fetch, if the caller has the lease. If a future is returned, the request must await it.
 #[inline(never)]
-fn take_up<'a>(feed: Feed, due: Due, env: &'a Env, context: &'a Context) -> Option<LocalBoxFuture<'a, ()>> {
+fn take_up<'a>(feed: Feed, due: Due, env: &'a Env, background: &'a Background) -> Option<LocalBoxFuture<'a, ()>> {
     match due {
         Due::No => None,
         Due::Fetch { wait } => {
-            let signal = begin_fetch(feed, env, context);
+            let signal = begin_fetch(feed, env, background);
             wait.then(|| Box::pin(signal.wait()) as LocalBoxFuture<'a, ()>)
         }
-        Due::Wait => Some(Box::pin(wait_for_another(feed, env, context))),
+        Due::Wait => Some(Box::pin(wait_for_another(feed, env, background))),
     }
 }
 
 /// Waits until another request's fetch has ended. If that request was cut short, fetches the feed itself.
-async fn wait_for_another(feed: Feed, env: &Env, context: &Context) {
+async fn wait_for_another(feed: Feed, env: &Env, background: &Background) {
     let (mut waited, mut interval) = (Millis(0), POLL_INTERVAL);
     let most = STATE.with_borrow(|state| state.longest(feed));
     while waited.0 <= 2 * most.0 {
-        Delay::from(interval.to_std()).await;
+        sleep(interval).await;
         waited = Millis(waited.0 + interval.0);
         interval = Millis(2 * interval.0).min(MAX_POLL_INTERVAL);
         match STATE.with_borrow_mut(|state| state.due(feed, clock::now())) {
             Due::Wait => {}
             Due::Fetch { wait } => {
-                let signal = begin_fetch(feed, env, context);
+                let signal = begin_fetch(feed, env, background);
                 if wait {
                     signal.wait().await;
                 }
@@ -198,11 +196,11 @@ async fn wait_for_another(feed: Feed, env: &Env, context: &Context) {
 
 /// Begins a fetch inside `wait_until`, so that the fetch goes on even if the request ends. The returned signal is set
 /// when the request may continue.
-fn begin_fetch(feed: Feed, env: &Env, context: &Context) -> Rc<FetchSignal> {
+fn begin_fetch(feed: Feed, env: &Env, background: &Background) -> Rc<FetchSignal> {
     let signal = Rc::<FetchSignal>::default();
     let (env, fetched) = (env.clone(), Rc::clone(&signal));
     let settings = STATE.with_borrow(|state| state.settings.clone()).unwrap_or_default();
-    context.wait_until(async move {
+    background.run(async move {
         match feed {
             Feed::Rules => fetch_rules(&env, &settings, &fetched).await,
             Feed::Health => fetch_health(&env, &settings, &fetched).await,
@@ -416,7 +414,7 @@ pub(crate) fn health_ages() -> Vec<(String, u64)> {
 
 /// Reads the settings from the Worker's variables.
 fn settings(env: &Env) -> Settings {
-    let settings = Settings::of(|name| env::text(env, name), env.kv("RULES").is_ok());
+    let settings = Settings::of(|name| env.text(name), env.has_kv());
     log::set_all(settings.log_all);
     for name in &settings.unreadable {
         log::warn(&json!({ "event": "variable_unreadable", "variable": name }));

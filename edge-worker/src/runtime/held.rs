@@ -8,16 +8,12 @@ use core::task::Context;
 use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
-use worker::js_sys;
-use worker::js_sys::futures::JsFuture;
-use worker::wasm_bindgen::JsValue;
-use worker::web_sys::WritableStreamDefaultWriter;
 
 use crate::decide::envelope::Failure;
 use crate::decide::inflight::Reservation;
 use crate::decide::plan::Target;
 use crate::decide::rewrite::Content;
-use crate::runtime::uploads::pipe;
+use crate::platform::{BodyStream, PipeWriter, pipe};
 
 /// How many bytes are copied at a time.
 const CHUNK: usize = 128 << 10;
@@ -34,12 +30,12 @@ impl Writing {
         reservation: Option<&Rc<Reservation>>,
         target: &Target,
         length: usize,
-    ) -> Result<(Self, JsValue), Failure> {
-        let (readable, writer) = pipe(Some(length)).ok_or(Failure::Internal)?;
+    ) -> Result<(Self, BodyStream), Failure> {
+        let (stream, writer) = pipe(Some(length)).ok_or(Failure::Internal)?;
         // The reservation lasts as long as the body is read, even if an answer comes earlier.
         let (content, reservation) = (Rc::clone(content), reservation.cloned());
         let writing = write(content, reservation, target.clone(), writer);
-        Ok((Self(Some(Box::pin(writing))), readable.into()))
+        Ok((Self(Some(Box::pin(writing))), stream))
     }
 
     /// Whether the body is still being written.
@@ -56,18 +52,12 @@ impl Writing {
 }
 
 /// Writes the request's body for an endpoint, chunk by chunk.
-async fn write(
-    content: Rc<Content>,
-    _hold: Option<Rc<Reservation>>,
-    target: Target,
-    writer: WritableStreamDefaultWriter,
-) {
+async fn write(content: Rc<Content>, _hold: Option<Rc<Reservation>>, target: Target, writer: PipeWriter) {
     let payload = content.for_target(&target);
     for chunk in payload.chunks(CHUNK) {
-        let chunk = js_sys::Uint8Array::from(chunk);
-        if JsFuture::from(writer.write_with_chunk(&chunk)).await.is_err() {
+        if !writer.write(chunk).await {
             return; // the endpoint has stopped reading: its answer says why
         }
     }
-    let _ = JsFuture::from(writer.close()).await;
+    writer.close().await;
 }

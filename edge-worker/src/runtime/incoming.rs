@@ -41,7 +41,7 @@ pub(crate) async fn read_body(
     if let Some(length) = announced.filter(|length| *length <= AT_ONCE) {
         // While the body is sent, memory holds it twice: here and in the runtime.
         reservation.grow(2 * length)?;
-        return exchange.body(request.raw(), limits.idle).await.map(PooledBuffer::from);
+        return exchange.body(request.body(), limits.idle).await.map(PooledBuffer::from);
     }
     match request.pieces() {
         Some(pieces) => read_pieces(pieces, limits, announced.unwrap_or(limit), reservation).await,

@@ -12,11 +12,10 @@ use std::rc::Rc;
 use bailiwick_rules::quota::{Asks, Grants};
 use bailiwick_rules::table::Table;
 use bailiwick_rules::time::{Millis, Timestamp};
-use worker::{Context, Env};
 
 use crate::decide::rules_state::ReadError;
+use crate::platform::{Background, Env};
 use crate::runtime::clock;
-use crate::runtime::env;
 use crate::runtime::feed::settings::FeedSource;
 use crate::runtime::feed::{self, ask};
 use crate::runtime::isolate;
@@ -35,14 +34,14 @@ thread_local! {
 
 /// Asks a node for grants, if an ask is due.
 #[inline(never)]
-pub(crate) fn refresh(table: &Rc<Table>, env: &Env, context: &Context) {
+pub(crate) fn refresh(table: &Rc<Table>, env: &Env, background: &Background) {
     let Some(settings) = feed::current_settings().filter(|settings| !settings.leases.is_empty()) else { return };
     if !memory::with(|memory| memory.quotas.is_due(clock::now())) {
         return;
     }
     let (table, env) = (Rc::clone(table), env.clone());
     // The ask is made when this future is first polled. By then the current request has been charged.
-    context.wait_until(async move {
+    background.run(async move {
         let asks = memory::with(|memory| memory.quotas.asks(&table, isolate::name(), clock::now()));
         if asks.quotas.is_empty() && asks.budgets.is_empty() {
             return;
@@ -54,7 +53,7 @@ pub(crate) fn refresh(table: &Rc<Table>, env: &Env, context: &Context) {
 
 /// Asks the nodes one after the other, until one answers.
 async fn ask_nodes(nodes: &[FeedSource], env: &Env, asks: &Asks) -> Option<Grants> {
-    let token = env::text(env, "HEALTH_TOKEN");
+    let token = env.text("HEALTH_TOKEN");
     let body = serde_json::to_string(asks).ok()?;
     for position in order(nodes.len()) {
         let node = nodes.get(position)?;

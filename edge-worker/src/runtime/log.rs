@@ -1,4 +1,4 @@
-//! Writes log lines. Takes a JSON object with fixed fields, and writes it to the runtime's console as one line.
+//! Writes log lines. Takes a JSON object with fixed fields, and writes it to the platform's log as one line.
 //! docs/edge-operations.md describes the fields.
 //!
 //! A line never quotes a client or an endpoint: it holds no body, key, URL, address, or text of an error.
@@ -7,8 +7,8 @@ use std::cell::Cell;
 
 use bailiwick_rules::time::{Millis, Timestamp};
 use serde_json::Value;
-use worker::{console_log, console_warn};
 
+use crate::platform::console;
 use crate::runtime::metrics;
 
 /// The most lines for failed requests that an isolate writes within [`SPAN`], so that a flood of requests doesn't
@@ -57,12 +57,12 @@ fn allowed((began, count): (Timestamp, u32), now: Timestamp) -> ((Timestamp, u32
 
 /// Writes a line about something normal.
 pub(crate) fn info(line: &Value) {
-    console_log!("{line}");
+    console::info(&line.to_string());
 }
 
 /// Writes a line about something that needs attention.
 pub(crate) fn warn(line: &Value) {
-    console_warn!("{line}");
+    console::warn(&line.to_string());
 }
 
 #[cfg(test)]

@@ -12,14 +12,12 @@ use std::cell::{Cell, RefCell};
 
 use bailiwick_rules::table::Table;
 use serde_json::json;
-use worker::Env;
 
 use crate::decide::attempt::Run;
 use crate::decide::logs::{self, Facts, Pseudonyms, Sent, Signal};
 use crate::decide::plan::Target;
+use crate::platform::{Env, RawExchange};
 use crate::runtime::clock;
-use crate::runtime::env;
-use crate::runtime::exchange::JsExchange;
 use crate::runtime::log;
 use crate::runtime::metrics;
 use crate::runtime::outbox;
@@ -36,7 +34,7 @@ thread_local! {
 
 /// The key of tenants' pseudonyms. A key that is too short is logged once, as all events lack their tenant.
 fn pseudonyms(env: &Env) -> Option<Pseudonyms> {
-    let secret = env::text(env, KEY).filter(|secret| !secret.trim().is_empty())?;
+    let secret = env.text(KEY).filter(|secret| !secret.trim().is_empty())?;
     let key = Pseudonyms::of_key(&secret);
     if key.is_none() && !IS_KEY_LOGGED.replace(true) {
         log::warn(&json!({ "event": "logs_key_invalid" }));
@@ -48,7 +46,7 @@ fn pseudonyms(env: &Env) -> Option<Pseudonyms> {
 #[derive(Clone)]
 pub(crate) struct LogSender {
     env: Env,
-    exchange: JsExchange,
+    exchange: RawExchange,
 }
 
 impl LogSender {

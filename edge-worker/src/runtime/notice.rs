@@ -1,8 +1,9 @@
-//! The reports of the JavaScript side of an exchange (exchange.js). Takes a number, returns a [`Notice`]. Called by
+//! The reports of the platform's side of an exchange. Takes a number, returns a [`Notice`]. Called by
 //! `runtime`; `exchange` puts each notice into its inbox. Notices about an endpoint's answer have the names of the
 //! attempt machine's events ([`Event`](crate::decide::attempt::Event)).
 
-/// One report of exchange.js. notice.js has the same numbers and names, and a test compares them.
+/// One report of the platform. For the Workers runtime, notice.js has the same numbers and names, and a test compares
+/// them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Notice {
     /// An endpoint's status and headers.
@@ -82,7 +83,7 @@ mod tests {
 
     #[test]
     fn names_and_numbers_are_those_of_the_javascript() {
-        let script = include_str!("notice.js");
+        let script = include_str!("../platform/workers/notice.js");
         let constants = script.lines().filter_map(|line| line.strip_prefix("export const ")?.strip_suffix(';'));
         let mut numbers: Vec<(u8, String)> = constants
             .map(|pair| pair.split_once(" = ").unwrap())

@@ -14,14 +14,13 @@ use bailiwick_rules::table::{Table, TenantIndex};
 use bailiwick_rules::time::{Millis, Timestamp};
 use futures_util::future::join_all;
 use serde_json::json;
-use worker::{Context, Delay, Env};
 
 use crate::decide::attempt::Run;
 use crate::decide::observe::{Collector, JudgedAttempts, Order};
 use crate::decide::plan::Target;
 use crate::decide::rules_state::ReadError;
+use crate::platform::{Background, Env, sleep};
 use crate::runtime::clock;
-use crate::runtime::env;
 use crate::runtime::feed::ask;
 use crate::runtime::feed::settings::{FeedSource as Node, Settings};
 use crate::runtime::isolate;
@@ -57,7 +56,7 @@ fn with(change: impl FnOnce(&mut State, Timestamp)) {
 }
 
 /// Begins a post, if there are nodes to post counts to and no post is under way.
-pub(crate) fn post_later(env: &Env, context: &Context, settings: &Rc<Settings>) {
+pub(crate) fn post_later(env: &Env, background: &Background, settings: &Rc<Settings>) {
     if settings.observations.is_empty() {
         return;
     }
@@ -74,8 +73,8 @@ pub(crate) fn post_later(env: &Env, context: &Context, settings: &Rc<Settings>) 
     });
     if is_due {
         let (env, settings) = (env.clone(), Rc::clone(settings));
-        context.wait_until(async move {
-            Delay::from(gathering.to_std()).await;
+        background.run(async move {
+            sleep(gathering).await;
             post(&env, &settings).await;
         });
     }
@@ -100,7 +99,7 @@ async fn post(env: &Env, settings: &Settings) {
         state.collector.take(revision, clock::now())
     });
     let Some(body) = batch.and_then(|batch| serde_json::to_string(&batch).ok()) else { return };
-    let token = env::text(env, "HEALTH_TOKEN");
+    let token = env.text("HEALTH_TOKEN");
     let posts = settings.observations.iter().enumerate().map(|(position, node)| {
         let (token, body) = (token.as_deref(), body.as_str());
         async move { note_result(position, node, ask::post(&node.url, token, body, TIMEOUT).await.map(drop)) }

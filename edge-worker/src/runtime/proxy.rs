@@ -18,7 +18,6 @@ use std::rc::Rc;
 
 use bailiwick_rules::time::Millis;
 use futures_util::future::LocalBoxFuture;
-use worker::Env;
 
 use crate::decide::admission::Slot;
 use crate::decide::attempt::{Action, AttemptNumber, Event, Run, Task, step};
@@ -35,6 +34,7 @@ use crate::decide::sender::Sender;
 use crate::decide::splice::Splice;
 use crate::decide::sse::single::AnswerKind;
 use crate::decide::state::sealed_id::{Keyring, Owner};
+use crate::platform::Env;
 use crate::runtime::account;
 use crate::runtime::clock::{self, Clock};
 use crate::runtime::exchange::Exchange;

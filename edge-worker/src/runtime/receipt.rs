@@ -6,9 +6,6 @@
 //! The runtime's WebCrypto makes the signatures. It adds no code to the Wasm, runs in constant time, and never reveals
 //! the private key again.
 
-mod key;
-mod webcrypto;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -20,17 +17,15 @@ use bailiwick_rules::steer::{FenceBy, Steering, stand};
 use bailiwick_rules::table::Table;
 use futures_util::future::LocalBoxFuture;
 use serde_json::Value;
-use worker::{Env, console_warn};
 
 use crate::decide::attempt::Record;
 use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
 use crate::decide::plan::Target;
+use crate::platform::{Env, Signer, console};
 use crate::runtime::client::Caller;
 use crate::runtime::clock;
-use crate::runtime::env;
 use crate::runtime::reply::ResponseInfo;
-use webcrypto::Signer;
 
 /// The header that carries a receipt.
 const HEADER: &str = "x-bailiwick-receipt";
@@ -58,12 +53,12 @@ async fn key(env: &Env) -> Key {
     if let Some(key) = KEY.with_borrow(Clone::clone) {
         return key;
     }
-    let key = match env::text(env, SECRET).filter(|text| !text.trim().is_empty()) {
+    let key = match env.text(SECRET).filter(|text| !text.trim().is_empty()) {
         None => Key::Absent,
         Some(text) => match Signer::read(&text).await {
             Some(signer) => Key::Ready(Rc::new(signer)),
             None => {
-                console_warn!("{}", serde_json::json!({ "event": "receipt_key_invalid" }));
+                console::warn(&serde_json::json!({ "event": "receipt_key_invalid" }).to_string());
                 Key::Invalid
             }
         },
@@ -77,7 +72,7 @@ pub(crate) async fn public(env: &Env) -> Value {
     if let Key::Ready(signer) = key(env).await {
         keys.push(signer.public);
     }
-    let retired = env::text(env, RETIRED).and_then(|text| serde_json::from_str(&text).ok());
+    let retired = env.text(RETIRED).and_then(|text| serde_json::from_str(&text).ok());
     for retired in retired.as_ref().and_then(public_keys).unwrap_or_default() {
         if !keys.contains(&retired) {
             keys.push(retired);
@@ -186,7 +181,7 @@ impl ReceiptSigner {
                     Ok(())
                 }
                 None => {
-                    console_warn!("{}", serde_json::json!({ "event": "receipt_not_signed" }));
+                    console::warn(&serde_json::json!({ "event": "receipt_not_signed" }).to_string());
                     if required { Err(Failure::Internal) } else { Ok(()) }
                 }
             }

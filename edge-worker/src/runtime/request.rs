@@ -1,18 +1,17 @@
-//! A client's request. Takes the runtime's request object and its description as one text; returns the parts of that
+//! A client's request. Takes its body and its description as one text; returns the parts of that
 //! text. `runtime` makes a [`ClientRequest`] for each request; `serve` and its helpers read it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use worker::web_sys;
-
 use crate::decide::headers::Headers;
-use crate::runtime::exchange::{Inbox, JsExchange, Pieces};
+use crate::platform::{ClientBody, RawExchange};
+use crate::runtime::exchange::{Inbox, Pieces};
 
 /// A client's request without its body, which may still be arriving.
 pub(crate) struct ClientRequest {
-    request: web_sys::Request,
-    exchange: JsExchange,
+    body: ClientBody,
+    exchange: RawExchange,
     inbox: Rc<RefCell<Inbox>>,
     /// The Worker's id for the request, a random UUID.
     pub(crate) id: String,
@@ -27,8 +26,8 @@ pub(crate) struct ClientRequest {
 }
 
 impl ClientRequest {
-    /// Reads the text in which exchange.js describes the request.
-    pub(crate) fn of(request: web_sys::Request, text: &str, exchange: JsExchange, inbox: Rc<RefCell<Inbox>>) -> Self {
+    /// Reads the text in which the platform describes the request.
+    pub(crate) fn of(body: ClientBody, text: &str, exchange: RawExchange, inbox: Rc<RefCell<Inbox>>) -> Self {
         let mut rest = text;
         let mut next = || {
             let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
@@ -43,7 +42,7 @@ impl ClientRequest {
             address: Address::of(url),
             place,
             headers: Headers::read(rest.to_owned()),
-            request,
+            body,
             exchange,
             inbox,
         }
@@ -54,20 +53,20 @@ impl ClientRequest {
         self.headers.get(name)
     }
 
-    /// The JavaScript side of the request.
-    pub(crate) fn exchange(&self) -> &JsExchange {
+    /// The platform's side of its exchange.
+    pub(crate) fn exchange(&self) -> &RawExchange {
         &self.exchange
     }
 
-    /// The runtime's request object.
-    pub(crate) fn raw(&self) -> &web_sys::Request {
-        &self.request
+    /// The body.
+    pub(crate) fn body(&self) -> &ClientBody {
+        &self.body
     }
 
     /// The body in pieces. `None` if there is no body, or if it was already read.
     pub(crate) fn pieces(&self) -> Option<Pieces> {
-        let is_unread = !self.request.body_used() && self.request.body().is_some();
-        is_unread.then(|| Pieces::new(self.exchange.clone(), Rc::clone(&self.inbox), Clone::clone(&self.request)))
+        let is_unread = self.body.is_unread();
+        is_unread.then(|| Pieces::new(self.exchange.clone(), Rc::clone(&self.inbox), self.body.clone()))
     }
 }
 

@@ -10,7 +10,6 @@ use std::rc::Rc;
 use bailiwick_rules::table::Table;
 use futures_util::future::LocalBoxFuture;
 use serde_json::json;
-use worker::{Context, Env};
 
 use crate::decide::body::scope::Scope;
 use crate::decide::body::{Inspected, Terms};
@@ -28,6 +27,7 @@ use crate::decide::rules_state::Age;
 use crate::decide::secrets;
 use crate::decide::state;
 use crate::decide::state::sealed_id::{Keyring, Owner};
+use crate::platform::{Background, Env};
 use crate::runtime::account;
 use crate::runtime::client::{self, Caller, Credentials, Origin};
 use crate::runtime::cors::{self, OriginPolicy};
@@ -52,13 +52,13 @@ const OURS: &str = "/.well-known/bailiwick/";
 ///
 /// The steps that most requests need are functions that aren't inlined. Waits that few requests need are boxed futures.
 /// One large function would be 100 kB of Wasm, and slower for every request.
-pub(crate) async fn serve(mut request: ClientRequest, exchange: Exchange, env: Env, context: &Context) -> Answer {
+pub(crate) async fn serve(mut request: ClientRequest, exchange: Exchange, env: Env, background: &Background) -> Answer {
     let mut info = ResponseInfo::new(request.id.clone());
-    if let Some(fresh) = feed::refresh(&env, context) {
+    if let Some(fresh) = feed::refresh(&env, background) {
         fresh.await;
     }
     if let Some(settings) = feed::current_settings() {
-        observe::post_later(&env, context, &settings);
+        observe::post_later(&env, background, &settings);
     }
     exchange.note_feeds_done();
     let snapshot = feed::snapshot();
@@ -70,7 +70,7 @@ pub(crate) async fn serve(mut request: ClientRequest, exchange: Exchange, env: E
     let page = OriginPolicy::of(&request, snapshot.table.as_deref());
     let answered = match page.as_ref().and_then(|page| of_page(page, &request, &info)) {
         Some(at_once) => at_once.map(Answer::Whole),
-        None => answer(&mut request, exchange, env, context, &snapshot, &mut info, log_sender.as_ref()).await,
+        None => answer(&mut request, exchange, env, background, &snapshot, &mut info, log_sender.as_ref()).await,
     };
     let mut answer = match answered {
         Ok(answer) => answer,
@@ -141,7 +141,7 @@ async fn answer(
     request: &mut ClientRequest,
     mut exchange: Exchange,
     env: Env,
-    context: &Context,
+    background: &Background,
     snapshot: &Snapshot,
     info: &mut ResponseInfo,
     log_sender: Option<&LogSender>,
@@ -190,7 +190,7 @@ async fn answer(
         && (budget_of(table, caller.tenant).is_some()
             || task.plan.targets().iter().any(|target| target.quota().is_some()))
     {
-        leases::refresh(table, &job.env, context);
+        leases::refresh(table, &job.env, background);
     }
     Ok(Driver::new(task, job, info.clone(), exchange).respond().await)
 }
@@ -321,7 +321,7 @@ fn ours<'a>(
             #[cfg(feature = "vectors")]
             "test/vectors" => Ok(vectors(request, info).await),
             #[cfg(feature = "vectors")]
-            "test/panic" => panic!("a prompt: {}", request.raw().url()),
+            "test/panic" => panic!("a prompt: {}", request.body().url()),
             _ => Err(Failure::UnknownPath),
         }
     })
@@ -356,7 +356,7 @@ fn healthz(request: &ClientRequest, env: &Env, snapshot: &Snapshot, info: &Respo
 /// Runs a file of shared test vectors. The native tests run the same files.
 #[cfg(feature = "vectors")]
 async fn vectors(request: &ClientRequest, info: &ResponseInfo) -> Reply {
-    let text = worker::Request::from(Clone::clone(request.raw())).text().await.unwrap_or_default();
+    let text = request.body().text().await;
     match bailiwick_rules::testing::run(&text) {
         Ok(cases) => info.json(200, &json!({ "cases": cases })),
         Err(message) => info.json(422, &json!({ "message": message })),

@@ -1,11 +1,11 @@
 //! Runs requests, each as a task. Takes a future and its number, and polls it in the same call that reports an event.
-//! Called by `runtime`, which exchange.js calls for each new request and each event.
+//! Called by `runtime`, which the platform calls for each new request and each event.
 //!
 //! The executor of `wasm-bindgen` would poll in a later microtask, and make a promise for each future. Both would cost
-//! more than all decisions about the request. An exchange is the JavaScript side of a request (exchange.js). A task may
-//! also wait for other things than its exchange: keys, KV or feeds. Then the task's waker calls the exchange, which
-//! continues the task. But only events of the exchange are certain to wake a task: other promises may never settle if
-//! the client has gone or the Wasm instance was replaced.
+//! more than all decisions about the request. An exchange is the platform's side of a request. A task may also wait for
+//! other things than its exchange: keys, KV or feeds. Then the task's waker calls the exchange, which continues the
+//! task. But only events of the exchange are certain to wake a task: in the Workers runtime, other promises may never
+//! settle if the client has gone or the Wasm instance was replaced.
 
 use core::future::Future;
 use core::pin::Pin;
@@ -19,8 +19,9 @@ use std::task::Wake;
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::decide::attempt::AttemptNumber;
+use crate::platform::RawExchange;
 use crate::runtime::clock;
-use crate::runtime::exchange::{Inbox, JsExchange};
+use crate::runtime::exchange::Inbox;
 use crate::runtime::notice::Notice;
 
 /// The least time between two sweeps. A sweep drops the tasks of exchanges that report no more events.
@@ -38,7 +39,7 @@ thread_local! {
 }
 
 struct Task {
-    exchange: JsExchange,
+    exchange: RawExchange,
     inbox: Rc<RefCell<Inbox>>,
     /// How many sweeps were made since the task's exchange last reported an event. An exchange reports at least every
     /// five seconds.
@@ -76,7 +77,7 @@ fn with<T>(number: u32, f: impl FnOnce(&mut Task) -> T) -> Option<T> {
 /// events.
 pub(crate) fn begin(
     number: u32,
-    exchange: JsExchange,
+    exchange: RawExchange,
     inbox: Rc<RefCell<Inbox>>,
     work: impl Future<Output = ()> + 'static,
 ) {

@@ -1,7 +1,7 @@
 //! Sends an upload: a file or a part of a file that is stored at an endpoint. Takes a client's body, returns a body for
-//! one fetch. [`Upload`] checks each chunk. Called by `serve` and `proxy`; `held` uses its [`pipe`].
+//! one fetch. [`Upload`] checks each chunk. Called by `serve` and `proxy`.
 //!
-//! A small upload is sent as a whole, with its length. A larger upload is written to a pipe of the runtime while the
+//! A small upload is sent as a whole, with its length. A larger upload is written to a pipe of the platform while the
 //! endpoint reads. Each write waits for the endpoint, so at most one chunk is held. If a check fails while the upload
 //! is sent, or if the client stops sending, `proxy` aborts the fetch. [`OutboundUpload::failure`] then returns the
 //! error for the client.
@@ -13,17 +13,13 @@ use std::rc::Rc;
 use bailiwick_rules::rules::{Allowance, Limits};
 use bailiwick_rules::time::Millis;
 use futures_util::future::LocalBoxFuture;
-use worker::js_sys;
-use worker::js_sys::futures::JsFuture;
-use worker::wasm_bindgen::JsCast;
-use worker::wasm_bindgen::JsValue;
-use worker::web_sys::{ReadableStream, TransformStream, WritableStreamDefaultWriter};
 
 use crate::decide::batch::BatchInput;
 use crate::decide::envelope::Failure;
 use crate::decide::inflight::Reservation;
 use crate::decide::multipart::upload::{Upload, UploadKind};
 use crate::decide::rewrite::form_type;
+use crate::platform::{BodyStream, PipeWriter, pipe};
 use crate::runtime::exchange::Pieces;
 use crate::runtime::incoming::{Deadlines, drain};
 use crate::runtime::request::ClientRequest;
@@ -118,14 +114,14 @@ impl OutboundUpload {
     }
 
     /// The body for a fetch. If the upload is streamed, only the first call returns the whole upload.
-    pub(crate) fn body(&self) -> Option<JsValue> {
+    pub(crate) fn body(&self) -> Option<BodyStream> {
         let Some((upload, pieces)) = self.rest.take() else {
-            return Some(js_sys::Uint8Array::from(self.first.as_slice()).into());
+            return Some(BodyStream::whole(&self.first));
         };
-        let (readable, writer) = pipe(None)?;
+        let (stream, writer) = pipe(None)?;
         let refusal = Rc::clone(&self.refusal);
         *self.pump.borrow_mut() = Some(Box::pin(pump(upload, pieces, self.idle, self.first.clone(), writer, refusal)));
-        Some(readable.into())
+        Some(stream)
     }
 
     /// Why the upload broke off, if the client was at fault.
@@ -160,7 +156,7 @@ async fn pump(
     mut pieces: Pieces,
     idle: Millis,
     first: Vec<u8>,
-    writer: WritableStreamDefaultWriter,
+    writer: PipeWriter,
     refusal: Rc<UploadRefusal>,
 ) {
     let mut next = Ok(first);
@@ -168,8 +164,7 @@ async fn pump(
     loop {
         match next {
             Ok(bytes) => {
-                let chunk = js_sys::Uint8Array::from(bytes.as_slice());
-                if !bytes.is_empty() && JsFuture::from(writer.write_with_chunk(&chunk)).await.is_err() {
+                if !bytes.is_empty() && !writer.write(&bytes).await {
                     return; // the endpoint has stopped reading: its answer says why
                 }
             }
@@ -185,8 +180,7 @@ async fn pump(
             }
         }
         if ended {
-            let _ = JsFuture::from(writer.close()).await;
-            return;
+            return writer.close().await;
         }
         refusal.is_clients_turn.set(true);
         next = match pieces.next(idle).await {
@@ -199,17 +193,4 @@ async fn pump(
         };
         refusal.is_clients_turn.set(false);
     }
-}
-
-/// Makes a pipe of the runtime, and returns its two ends. `length` is the number of bytes, if known.
-pub(crate) fn pipe(length: Option<usize>) -> Option<(ReadableStream, WritableStreamDefaultWriter)> {
-    let name = if length.is_some() { "FixedLengthStream" } else { "IdentityTransformStream" };
-    let constructor = js_sys::Reflect::get(&js_sys::global(), &name.into()).ok()?;
-    let arguments = js_sys::Array::new();
-    if let Some(length) = length {
-        arguments.push(&f64::from(u32::try_from(length).ok()?).into());
-    }
-    let pipe = js_sys::Reflect::construct(constructor.dyn_ref::<js_sys::Function>()?, &arguments).ok()?;
-    let pipe: TransformStream = pipe.unchecked_into();
-    Some((pipe.readable(), pipe.writable().get_writer().ok()?))
 }

@@ -3,7 +3,7 @@
 // texts and bytes are copied into a memory and out of it. But nothing is read, decided or spliced. The additional time
 // of this Worker is the time of its Wasm.
 
-import { CHUNK, EOF, HEADERS, LAST_CHUNK, REQUEST_BODY } from "../../../edge-worker/src/runtime/notice.js";
+import { CHUNK, EOF, HEADERS, LAST_CHUNK, REQUEST_BODY } from "../../../edge-worker/src/platform/workers/notice.js";
 
 const memory = new Uint8Array(1 << 17);
 const encoder = new TextEncoder();

@@ -16,10 +16,10 @@ fn a_chunk_is_requested_until_the_clients_body_begins_or_if_the_rest_may_be_pipe
         [(false, false), (false, true), (true, true)].map(|(begun, on_demand)| read(begun, on_demand)),
         [true; 3]
     );
-    assert!(!read(true, false), "exchange.js reports each chunk without being asked");
+    assert!(!read(true, false), "the platform reports each chunk without being asked");
     inbox.put(Notice::Eof, 1, None);
     inbox.take();
-    assert!(inbox.wants_read(), "after the end, exchange.js reports only if it is asked");
+    assert!(inbox.wants_read(), "after the end, the platform reports only if it is asked");
 }
 
 #[test]

@@ -12,7 +12,6 @@ use futures_util::future::{self, Either};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, pin_mut};
 use serde_json::{Value, json};
-use worker::{Delay, Env};
 
 use super::ask::{self, Read};
 use super::settings::Settings;
@@ -20,6 +19,7 @@ use super::{FetchSignal, GRACE_FOR_OTHERS, HEALTH_TIMEOUT, PAUSE, RULES_TIMEOUT,
 use crate::decide::rules_state::{OfferOutcome, ReadError, RefusalReason};
 use crate::decide::secrets;
 use crate::decide::staged::is_for_some;
+use crate::platform::{Env, sleep};
 use crate::runtime::clock;
 use crate::runtime::env;
 use crate::runtime::log;
@@ -29,7 +29,7 @@ use crate::runtime::outbox;
 /// Asks every URL of rules at the same time. If no URL gives a usable answer, asks KV. Notifies `signal` when requests
 /// may continue.
 pub(super) async fn fetch_rules(env: &Env, settings: &Settings, signal: &FetchSignal) {
-    let token = env::text(env, "RULES_TOKEN");
+    let token = env.text("RULES_TOKEN");
     let mut reads = FuturesUnordered::new();
     for (position, source) in settings.rules.iter().enumerate() {
         let etag = STATE.with_borrow(|state| state.rules_state.etag(position).map(str::to_owned));
@@ -172,7 +172,7 @@ fn line_of(source: &str, offer: &OfferOutcome) -> Option<(bool, Value)> {
 
 /// Asks every node for its health report at the same time. Notifies `signal` when requests may continue.
 pub(super) async fn fetch_health(env: &Env, settings: &Settings, signal: &FetchSignal) {
-    let token = env::text(env, "HEALTH_TOKEN");
+    let token = env.text("HEALTH_TOKEN");
     let mut reads = FuturesUnordered::new();
     for (position, source) in settings.health.iter().enumerate() {
         let token = token.as_deref();
@@ -238,7 +238,7 @@ async fn all_within<F: Future>(
     if reads.is_empty() {
         return;
     }
-    let delay = Delay::from(time.to_std());
+    let delay = sleep(time);
     pin_mut!(delay);
     while let Either::Left((Some(read), _)) = future::select(reads.next(), delay.as_mut()).await {
         take(read).await;

@@ -4,7 +4,6 @@
 //! Each sink has at most one post under way, and waits for no other sink's post: a sink that is silent holds up itself.
 
 use std::cell::Cell;
-use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
 use bailiwick_rules::time::Millis;
@@ -12,15 +11,11 @@ use futures_util::future::{self, Either};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, pin_mut};
 use serde_json::json;
-use worker::js_sys::futures::future_to_promise;
-use worker::wasm_bindgen::JsValue;
-use worker::{Delay, Env};
 
 use crate::decide::logs::{Batch, Settled, Signal, rejected, settled};
 use crate::decide::rules_state::ReadError;
+use crate::platform::{Env, RawExchange, sleep};
 use crate::runtime::clock;
-use crate::runtime::env;
-use crate::runtime::exchange::JsExchange;
 use crate::runtime::feed::{self, ask};
 use crate::runtime::log;
 use crate::runtime::metrics;
@@ -42,20 +37,19 @@ const AT_ONCE: usize = 4;
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
 /// Begins to post in the background, if no post is under way.
-pub(super) fn begin(env: &Env, exchange: &JsExchange) {
+pub(super) fn begin(env: &Env, exchange: &RawExchange) {
     let Some(poster) = outbox::appoint(LEASE) else { return };
     let env = env.clone();
     let is_kept = Rc::new(Cell::new(true));
     let may_begin = Rc::clone(&is_kept);
-    let posts = future_to_promise(AssertUnwindSafe(async move {
+    let posts = async move {
         if may_begin.get() {
             post(&env, poster).await;
         }
-        Ok(JsValue::UNDEFINED)
-    }));
+    };
     // The future begins in a later microtask. If the runtime has ended this request, its posts would be cut short: what
     // waits goes with the next request.
-    if !exchange.keep(&posts) {
+    if !exchange.keep(posts) {
         is_kept.set(false);
         outbox::dismiss(poster);
     }
@@ -80,7 +74,7 @@ async fn post(env: &Env, poster: u64) {
 
 /// Lets records gather, while posts go on.
 async fn gather(posts: &mut FuturesUnordered<impl Future<Output = ()>>) {
-    let delay = Delay::from(GATHER.to_std());
+    let delay = sleep(GATHER);
     pin_mut!(delay);
     while !posts.is_empty() {
         if let Either::Right(_) = future::select(posts.next(), delay.as_mut()).await {
@@ -123,7 +117,7 @@ async fn deliver(env: &Env, batch: &Batch) -> Result<u64, ReadError> {
     let secret = match &rule.secret {
         None => None,
         Some(name) => {
-            let value = env::text(env, name.as_str()).unwrap_or_default();
+            let value = env.text(name.as_str()).unwrap_or_default();
             match value.trim() {
                 "" => return Err(ReadError::NoKey),
                 // It names its scheme itself, such as `Basic …`.

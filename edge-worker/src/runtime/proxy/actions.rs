@@ -16,7 +16,6 @@ use crate::decide::inflight::Reservation;
 use crate::decide::rewrite;
 use crate::decide::splice::Splice;
 use crate::runtime::clock;
-use crate::runtime::env;
 use crate::runtime::held::Writing;
 use crate::runtime::memory;
 
@@ -145,7 +144,7 @@ impl Driver {
     #[inline(never)]
     fn send(&mut self, attempt: AttemptNumber, target: usize) -> Result<(), Failure> {
         let target = self.run.target(target).ok_or(Failure::Internal)?;
-        let secret = target.secret().and_then(|name| env::text(&self.job.env, name));
+        let secret = target.secret().and_then(|name| self.job.env.text(name));
         let Job { route, query, headers, body, .. } = &self.job;
         let mut out = rewrite::outgoing(target, route, query, headers, body.as_deref(), secret.as_deref())?;
         let logged = self.info.logged.as_ref();

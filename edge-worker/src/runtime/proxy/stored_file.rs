@@ -13,7 +13,6 @@ use crate::decide::rewrite::disposition::with_sealed_ids;
 use crate::decide::rewrite::{self, Content};
 use crate::decide::route::Route;
 use crate::decide::route::query::Query;
-use crate::runtime::env;
 
 /// What `input_file_id` of a batch must be, for the error message.
 const BATCH_FILE: &str = "the id of one file that was uploaded with the purpose batch";
@@ -82,7 +81,7 @@ impl Driver {
     /// Fetches a stored file's object from an endpoint. Empty if the endpoint has no such file; `None` if the fetch
     /// failed.
     async fn fetch_file_object(&self, target: &Target, id: &str) -> Option<Vec<u8>> {
-        let secret = target.secret().and_then(|name| env::text(&self.job.env, name));
+        let secret = target.secret().and_then(|name| self.job.env.text(name));
         let route = Route::parse("GET", &format!("/v1/files/{id}")).ok()?;
         let out = rewrite::outgoing(target, &route, &Query::default(), &Headers::default(), None, secret.as_deref());
         let out = out.ok()?;

@@ -15,7 +15,6 @@ use bailiwick_rules::steer::{
 use bailiwick_rules::table::{RegionIndex, Service, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 use serde_json::json;
-use worker::Env;
 
 use super::RecognisedRequest;
 use crate::decide::admission::{self, Slot};
@@ -38,6 +37,7 @@ use crate::decide::state;
 use crate::decide::state::claim::{IdClaims, NamedIds, claim, needs_keys};
 use crate::decide::state::sealed_id::{Keyring, Owner};
 use crate::decide::state::tuned::is_tuned;
+use crate::platform::Env;
 use crate::runtime::client::Caller;
 use crate::runtime::clock;
 use crate::runtime::env;
@@ -485,7 +485,7 @@ fn json_of(body: &mut Option<Content>) -> Option<&mut Inspected> {
 
 /// Reads the keys that ids are sealed with from the secret `STATE_KEY`. They are read for each use, and never stored.
 pub(super) fn state_keys(env: &Env) -> Result<Keyring, Failure> {
-    env::text(env, "STATE_KEY").and_then(|secret| Keyring::parse(&secret)).ok_or(Failure::NoStateKey)
+    env.text("STATE_KEY").and_then(|secret| Keyring::parse(&secret)).ok_or(Failure::NoStateKey)
 }
 
 /// Answers with the fence's models: all of `names`, or only the model `of_path` that the path names.

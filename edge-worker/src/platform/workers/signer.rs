@@ -1,5 +1,6 @@
 //! Makes Ed25519 signatures with the runtime's WebCrypto. Takes a private key's text and messages, returns signatures.
-//! Called by `receipt`.
+//! Called by
+//! `runtime::receipt`.
 //!
 //! A `CryptoKey` isn't an I/O object: it may be kept between requests, unlike promises and streams.
 
@@ -8,24 +9,24 @@ use worker::js_sys::futures::JsFuture;
 use worker::js_sys::{Array, Function, JSON, Object, Promise, Reflect, Uint8Array, global};
 use worker::wasm_bindgen::{JsCast, JsValue};
 
-use super::key::EncodedKey;
+use crate::platform::ed25519::EncodedKey;
 
 const ALGORITHM: &str = "Ed25519";
 
 /// A private key, with its public key and its name in receipts.
 #[derive(Debug)]
-pub(super) struct Signer {
+pub(crate) struct Signer {
     key: JsValue,
     /// The public key.
-    pub(super) public: PublicKey,
+    pub(crate) public: PublicKey,
     /// The thumbprint of the public key, which names the key in receipts.
-    pub(super) kid: String,
+    pub(crate) kid: String,
 }
 
 impl Signer {
     /// Reads a secret. `None` if the secret is no key, or if its public part doesn't verify a signature of its private
     /// part: then nobody could check the receipts.
-    pub(super) async fn read(text: &str) -> Option<Self> {
+    pub(crate) async fn read(text: &str) -> Option<Self> {
         let jwk = match EncodedKey::read(text)? {
             EncodedKey::Jwk { d, x } => serde_json::json!({ "kty": "OKP", "crv": ALGORITHM, "d": d, "x": x }),
             EncodedKey::Pkcs8(bytes) => {
@@ -48,7 +49,7 @@ impl Signer {
     }
 
     /// Signs a message; `None` if the runtime refuses.
-    pub(super) async fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) async fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         let message = Uint8Array::from(message);
         let signature = subtle("sign", &[ALGORITHM.into(), self.key.clone(), message.into()]).await?;
         Some(Uint8Array::new(&signature).to_vec())

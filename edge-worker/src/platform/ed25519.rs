@@ -1,5 +1,5 @@
 //! Reads the secret with the private Ed25519 key. Takes the text of the secret; returns the bytes or fields that
-//! WebCrypto imports. Called by `webcrypto`.
+//! a platform imports. Called by the signer of each platform.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +10,7 @@ const PKCS8: core::ops::RangeInclusive<usize> = 48..=512;
 
 /// A private key in the form in which the secret holds it.
 #[derive(Debug, PartialEq)]
-pub(super) enum EncodedKey {
+pub(crate) enum EncodedKey {
     /// A JSON Web Key (RFC 8037 §2) with its private part.
     Jwk {
         /// The private part.
@@ -24,7 +24,7 @@ pub(super) enum EncodedKey {
 
 impl EncodedKey {
     /// Reads a secret: a JSON Web Key, or PKCS#8 in PEM.
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let text = text.trim();
         if text.starts_with('{') { jwk(text) } else { pem(text) }
     }
