@@ -27,10 +27,13 @@
 //!
 //! `decide` is pure and tested on any machine. `runtime` calls it; it waits, reads clocks and talks to a `platform`, of
 //! which the Workers runtime is one. `decide` imports from neither, and `runtime` knows a platform by the names of
-//! `platform` alone. [`worker_entry`] is what the Workers runtime calls.
+//! `platform` alone. `worker_entry` is what the Workers runtime calls.
 #![forbid(unsafe_code)]
 
 mod decide;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod native_entry;
 mod platform;
 mod runtime;
+#[cfg(target_arch = "wasm32")]
 pub mod worker_entry;

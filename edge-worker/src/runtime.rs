@@ -22,7 +22,6 @@ mod log;
 mod logs;
 mod memory;
 mod metrics;
-mod notice;
 mod observe;
 mod outbox;
 mod proxy;
@@ -37,9 +36,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use self::exchange::{Exchange, Inbox};
-use self::notice::Notice;
 use self::proxy::Answer;
 use self::request::ClientRequest;
+use crate::platform::notice::Notice;
 use crate::platform::{Background, ClientBody, Env, RawExchange};
 
 /// Answers a request, as a task with this number. `head` is the method, URL, place and headers of the request as one
@@ -61,11 +60,9 @@ pub(crate) fn begin(task: u32, raw: RawExchange, body: ClientBody, env: Env, bac
     task::begin(task, raw, inbox, work);
 }
 
-/// Something happened to a task's exchange: `notice` is a number of notice.js.
-pub(crate) fn notify(task: u32, notice: u8, attempt: u8, bytes: Option<Vec<u8>>) {
-    if let Some(notice) = Notice::of(notice) {
-        task::notify(task, notice, attempt, bytes);
-    }
+/// Something happened to a task's exchange.
+pub(crate) fn notify(task: u32, notice: Notice, attempt: u8, bytes: Option<Vec<u8>>) {
+    task::notify(task, notice, attempt, bytes);
 }
 
 /// Continues a task that was woken.

@@ -9,6 +9,7 @@ use worker::wasm_bindgen::{self, JsValue};
 use worker::web_sys::Request;
 use worker::worker_sys;
 
+use crate::platform::notice::Notice;
 use crate::platform::{Background, ClientBody, Env, RawExchange, console};
 use crate::runtime;
 
@@ -32,7 +33,9 @@ pub fn begin(
 /// Something happened to a task's exchange: `notice` is a number of notice.js.
 #[wasm_bindgen]
 pub fn notify(task: u32, notice: u8, attempt: u8, bytes: Option<Vec<u8>>) {
-    runtime::notify(task, notice, attempt, bytes);
+    if let Some(notice) = Notice::of(notice) {
+        runtime::notify(task, notice, attempt, bytes);
+    }
 }
 
 /// Continues a task that was woken.

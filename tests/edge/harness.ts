@@ -1,5 +1,5 @@
-// Starts what specs need: stand-in endpoints, the built Worker on workerd, and small servers in place of a DNS node.
-// All ports are free ones, and `stopAll` ends whatever was started.
+// Starts what specs need: stand-in endpoints, the built Worker on workerd (or the native gateway), and small servers in
+// place of a DNS node. All ports are free ones, and `stopAll` ends whatever was started.
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
@@ -14,6 +14,7 @@ import {
   type RequestInit as WorkerInit,
   type Response as WorkerResponse,
 } from "miniflare";
+import { Native, isNative } from "./native.js";
 
 export const root = fileURLToPath(new URL("../../", import.meta.url));
 export const build = `${root}edge-worker/build`;
@@ -213,7 +214,7 @@ export interface Ask extends WorkerInit {
   json?: unknown;
 }
 
-/** The Worker on workerd. */
+/** The Worker on workerd, or the native gateway. */
 export class Edge {
   private constructor(
     readonly miniflare: Miniflare,
@@ -226,7 +227,9 @@ export class Edge {
     bindings: Record<string, string> = {},
     more: Partial<MiniflareOptions> = {},
   ) {
-    const miniflare = new Miniflare(options(bindings, more));
+    const miniflare = isNative
+      ? ((await Native.start(bindings)) as unknown as Miniflare)
+      : new Miniflare(options(bindings, more));
     let disposed: Promise<void> | undefined;
     const dispose = () => (disposed ??= miniflare.dispose());
     stops.push(dispose);

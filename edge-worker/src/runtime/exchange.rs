@@ -16,9 +16,9 @@ use bailiwick_rules::time::{Millis, Timestamp};
 use crate::decide::attempt::{AttemptNumber, Event};
 use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
+use crate::platform::notice::Notice;
 use crate::platform::{BodyStream, ClientBody, RawExchange};
 use crate::runtime::clock::{self, Clock};
-use crate::runtime::notice::Notice;
 use crate::runtime::reply::Reply;
 
 /// The next thing that happened to the endpoint's answer or to the client.

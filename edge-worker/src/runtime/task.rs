@@ -20,9 +20,9 @@ use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::decide::attempt::AttemptNumber;
 use crate::platform::RawExchange;
+use crate::platform::notice::Notice;
 use crate::runtime::clock;
 use crate::runtime::exchange::Inbox;
-use crate::runtime::notice::Notice;
 
 /// The least time between two sweeps. A sweep drops the tasks of exchanges that report no more events.
 const SWEEP: Millis = Millis(10_000);

@@ -1,0 +1,44 @@
+// The same specs on the native gateway, as far as it does what they need. Left out are specs of the Worker itself (its
+// Wasm, its JavaScript, workerd's configuration), those that drive Miniflare, and single tests that they have of these.
+import { defineConfig, mergeConfig } from "vitest/config";
+import workers from "./vitest.config.js";
+
+const SPECS = [
+  "aliases",
+  "alive",
+  "batches",
+  "bundles",
+  "crowd",
+  "drained",
+  "drills",
+  "explain",
+  "failover",
+  "faults",
+  "feeds",
+  "filenames",
+  "first_token",
+  "hostile",
+  "isolate",
+  "judged",
+  "keepalive",
+  "kept",
+  "load",
+  "logs",
+  "models",
+  "observations",
+  "pins",
+  "reaching",
+  "releases",
+  "replicas",
+  "rollouts",
+  "shaping",
+  "shares",
+  "steering",
+  "stream",
+  "tenants",
+  "uploads",
+  "whole",
+  "wildcard",
+];
+
+export default mergeConfig(workers, defineConfig({ test: { include: SPECS.map((name) => `${name}.spec.ts`) } }));
