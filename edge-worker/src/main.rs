@@ -1,5 +1,5 @@
-//! The program `bailiwick-edge`: the edge as a server of its own. Takes a command line and the environment, serves until
-//! a signal ends it.
+//! The program `bailiwick-edge`: the edge as a server of its own. Takes a command line and the environment, serves
+//! until a signal ends it.
 
 #[cfg(not(target_arch = "wasm32"))]
 fn main() -> std::process::ExitCode {
@@ -33,8 +33,8 @@ mod command_line {
     enum Command {
         /// Serve requests over HTTP/1.1 and HTTP/2 without TLS, until SIGTERM or SIGINT.
         ///
-        /// Variables and secrets are those of the Worker, and come from the environment: RULES_URLS and HEALTH_URLS name
-        /// the APIs of DNS nodes, RECEIPT_KEY, STATE_KEY and each "secret" of the rules hold secrets.
+        /// Variables and secrets are those of the Worker, and come from the environment: RULES_URLS and HEALTH_URLS
+        /// name the APIs of DNS nodes, RECEIPT_KEY, STATE_KEY and each "secret" of the rules hold secrets.
         Serve(Serve),
     }
 
@@ -48,8 +48,8 @@ mod command_line {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
         threads: Option<u16>,
         /// A network whose proxies are believed what they say of a client: its address (CF-Connecting-IP) and its place
-        /// (bailiwick-cf). May be given more than once. Without one, a client is where it connects from, and its country
-        /// isn't known.
+        /// (bailiwick-cf). May be given more than once. Without one, a client is where it connects from, and its
+        /// country isn't known.
         #[arg(long, value_name = "NETWORK")]
         trust: Vec<IpNet>,
         /// A file with the rules, if no RULES_URLS gives them. Read again when they are due.

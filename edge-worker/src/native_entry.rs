@@ -215,6 +215,10 @@ async fn answer(
     is_trusted: bool,
     env: Env,
 ) -> Result<Response<AnswerBody>, Infallible> {
+    if request.headers().get_all(HOST).iter().count() > 1 {
+        // Whoever forwarded it may have meant the other one (RFC 9112 §3.2).
+        return Ok(AnswerBody::refusal(400));
+    }
     let id = request_id();
     let head = described(&request, &id, peer, is_trusted);
     let number = FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| NUMBERS.replace(NUMBERS.get() + 1));

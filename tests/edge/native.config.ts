@@ -1,6 +1,6 @@
 // The same specs on the native gateway, as far as it does what they need. Left out are specs of the Worker itself (its
 // Wasm, its JavaScript, workerd's configuration), those that drive Miniflare, and single tests that they have of these.
-import { defineConfig, mergeConfig } from "vitest/config";
+import { defineConfig } from "vitest/config";
 import workers from "./vitest.config.js";
 
 const SPECS = [
@@ -25,8 +25,10 @@ const SPECS = [
   "load",
   "logs",
   "models",
+  "native",
   "observations",
   "pins",
+  "piped",
   "reaching",
   "releases",
   "replicas",
@@ -41,4 +43,7 @@ const SPECS = [
   "wildcard",
 ];
 
-export default mergeConfig(workers, defineConfig({ test: { include: SPECS.map((name) => `${name}.spec.ts`) } }));
+export default defineConfig({
+  ...workers,
+  test: { ...workers.test, include: SPECS.map((name) => `${name}.spec.ts`) },
+});

@@ -15,25 +15,35 @@ const root = fileURLToPath(new URL("../../", import.meta.url));
 export const isNative = process.env.EDGE === "native";
 
 export class Native {
+  /** Its lines of log. */
+  readonly log: string[] = [];
+
   private constructor(
-    private readonly address: string,
+    readonly address: string,
     private readonly folder: string,
-    private readonly child: ChildProcess,
+    readonly child: ChildProcess,
   ) {}
 
-  static async start(bindings: Record<string, string>): Promise<Native> {
+  static async start(
+    bindings: Record<string, string>,
+    options = ["--threads", "1", "--trust", "127.0.0.0/8"],
+  ): Promise<Native> {
     const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick-edge`;
     if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-edge`);
     const folder = mkdtempSync(join(tmpdir(), "bailiwick-edge-"));
-    const more = ["--threads", "1", "--trust", "127.0.0.0/8", "--rules", join(folder, "rules.json")];
+    const more = [...options, "--rules", join(folder, "rules.json")];
     const child = spawn(binary, ["serve", "--listen", "127.0.0.1:0", ...more], {
       stdio: ["ignore", "inherit", "pipe"],
       env: { RULES_REFRESH_SECONDS: "0", HEALTH_REFRESH_SECONDS: "0", ...bindings },
     });
     const lines = createInterface({ input: child.stderr! });
     const [line] = await once(lines, "line");
-    lines.on("line", (line) => console.log(line));
-    return new Native(JSON.parse(line).address, folder, child);
+    const native = new Native(JSON.parse(line).address, folder, child);
+    lines.on("line", (line) => {
+      native.log.push(line);
+      console.log(line);
+    });
+    return native;
   }
 
   /** The rules are in a file in place of KV. */
@@ -69,7 +79,7 @@ export class Native {
   }
 
   async dispose(): Promise<void> {
-    if (this.child.kill()) await once(this.child, "exit");
+    if (this.child.exitCode === null && this.child.kill()) await once(this.child, "exit");
     rmSync(this.folder, { recursive: true, force: true });
   }
 }

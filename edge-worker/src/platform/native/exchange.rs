@@ -1,5 +1,5 @@
-//! One request's exchange on tokio and hyper: sends requests to endpoints, answers the client, and reports what happens.
-//! Called by `runtime`, with the same words as in the Workers runtime; the reports are those of [`Notice`].
+//! One request's exchange on tokio and hyper: sends requests to endpoints, answers the client, and reports what
+//! happens. Called by `runtime`, with the same words as in the Workers runtime; the reports are those of [`Notice`].
 //!
 //! All of it runs on one thread. Nothing is borrowed while a report is made, because the task that gets it may call the
 //! exchange at once.
@@ -40,7 +40,10 @@ const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_DOCUMENT_BYTES: usize = 1 << 16;
 
 /// The error body if this program is broken, and can't write one itself.
-const BROKEN: &str = r#"{"error":{"message":"This gateway made a mistake. Nothing more is known here; tell its operator the request id.","type":"server_error","param":null,"code":"internal_error"}}"#;
+const BROKEN: &str = concat!(
+    r#"{"error":{"message":"This gateway made a mistake. Nothing more is known here; tell its operator the "#,
+    r#"request id.","type":"server_error","param":null,"code":"internal_error"}}"#
+);
 
 /// Who gets the reports of an exchange.
 #[derive(Clone, Copy)]
@@ -383,7 +386,8 @@ impl RawExchange {
         broken(&self.0.id)
     }
 
-    /// Ends the exchange because its task panicked. An event stream ends with an error event, any other body breaks off.
+    /// Ends the exchange because its task panicked. An event stream ends with an error event, any other body breaks
+    /// off.
     pub(crate) fn fail(&self) {
         self.end();
         self.answer(broken(&self.0.id));
@@ -403,7 +407,7 @@ fn request(head: &str, body: OutgoingBody) -> Option<Request<OutgoingBody>> {
     let mut lines = head.split('\n');
     let mut request = Request::builder().method(lines.next()?).uri(lines.next()?);
     while let (Some(name), Some(value)) = (lines.next(), lines.next()) {
-        request = request.header(name, value);
+        request = request.header(name, value.as_bytes());
     }
     // Answers are read and changed, so they have to come as they are.
     let mut request = request.body(body).ok()?;
@@ -416,7 +420,7 @@ fn response(status: u16, headers: &str, body: AnswerBody) -> Option<Response<Ans
     let mut response = Response::builder().status(status);
     let mut lines = headers.split('\n');
     while let (Some(name), Some(value)) = (lines.next(), lines.next()) {
-        response = response.header(name, value);
+        response = response.header(name, value.as_bytes());
     }
     response.body(body).ok()
 }

@@ -10,6 +10,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use hyper::{Response, StatusCode};
+use tokio::sync::Notify;
 
 use super::RawExchange;
 
@@ -24,6 +26,8 @@ pub(crate) struct Outbox {
     reader: Cell<Option<Waker>>,
     is_piped: Cell<bool>,
     is_gone: Cell<bool>,
+    /// Wakes a pipe when the client has taken a piece, or has gone.
+    taken: Notify,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,6 +47,7 @@ impl Outbox {
             reader: Cell::new(None),
             is_piped: Cell::new(false),
             is_gone: Cell::new(false),
+            taken: Notify::new(),
         }
     }
 
@@ -83,6 +88,11 @@ impl Outbox {
         self.is_gone.get()
     }
 
+    /// Waits until the client takes a piece, or has gone.
+    pub(super) async fn taken(&self) {
+        self.taken.notified().await;
+    }
+
     fn wake(&self) {
         if let Some(waker) = self.reader.take() {
             waker.wake();
@@ -93,6 +103,7 @@ impl Outbox {
     fn poll(&self, context: &Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if let Some(piece) = self.pieces.borrow_mut().pop_front() {
             self.unwritten.set(self.unwritten.get() - piece.len());
+            self.taken.notify_one();
             if self.unwritten.get() == 0 {
                 self.exchange.drained();
             }
@@ -121,6 +132,13 @@ impl AnswerBody {
     /// A body that is complete.
     pub(super) fn whole(bytes: Option<Bytes>) -> Self {
         Self(Source::Whole(bytes.filter(|bytes| !bytes.is_empty())))
+    }
+
+    /// A response without a body.
+    pub(crate) fn refusal(status: u16) -> Response<Self> {
+        let mut response = Response::new(Self::whole(None));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
+        response
     }
 
     /// A body that is written later.
@@ -159,6 +177,7 @@ impl Drop for AnswerBody {
     fn drop(&mut self) {
         let Source::Written(outbox) = &self.0 else { return };
         outbox.is_gone.set(true);
+        outbox.taken.notify_one();
         if !self.is_end_stream() && outbox.ending.get() != Some(Ending::Cut) {
             outbox.exchange.client_gone();
         }

@@ -1,8 +1,6 @@
 //! One attempt: its request, and what of its answer was read and not yet reported. [`pump`] reads the answer.
 
 use core::cell::{Cell, RefCell};
-use core::future::Future;
-use core::task::Poll;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -169,22 +167,11 @@ pub(super) async fn pump(exchange: RawExchange, flight: Rc<Flight>, mut body: In
 async fn pass_on(exchange: &RawExchange, flight: &Rc<Flight>, outbox: &Rc<Outbox>) {
     outbox.push(Bytes::from(core::mem::take(&mut *flight.held.borrow_mut())));
     while outbox.unwritten() > MAX_UNWRITTEN && !outbox.is_gone() {
-        yield_until(|| outbox.unwritten() <= MAX_UNWRITTEN || outbox.is_gone()).await;
+        outbox.taken().await;
     }
     if let Some(ending) = flight.ending.get() {
         outbox.set_piped(false);
         let notice = if outbox.is_gone() { Notice::WriteFailed } else { ending };
         exchange.report(notice, flight.attempt, None);
     }
-}
-
-/// Waits until something is true, looking each time this thread has nothing else to do.
-fn yield_until(is_true: impl Fn() -> bool) -> impl Future<Output = ()> {
-    core::future::poll_fn(move |context| {
-        if is_true() {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
 }
