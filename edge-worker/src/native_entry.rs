@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use hyper::body::Incoming;
-use hyper::header::HOST;
+use hyper::header::{HOST, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,7 +29,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::platform::native::exchange::{AnswerBody, Reports};
-use crate::platform::native::later;
+use crate::platform::native::{background, later};
 use crate::platform::notice::Notice;
 use crate::platform::{Background, ClientBody, Env, RawExchange, console, isolate};
 use crate::runtime;
@@ -42,6 +42,8 @@ const MOST_STREAMS: u32 = 128;
 const HEADERS: Duration = Duration::from_secs(30);
 /// How often a silent connection of HTTP/2 is asked whether its client is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long a thread waits at its end for work that blocks.
+const LAST_WORK: Duration = Duration::from_secs(1);
 /// How long the process waits at its end for requests in progress.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -49,6 +51,8 @@ thread_local! {
     /// Numbers of tasks that have ended, and how many numbers were given out. Each number is a slot of the runtime.
     static FREE: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
     static NUMBERS: Cell<u32> = const { Cell::new(0) };
+    /// Whether the thread ends, and answers no more.
+    static IS_CLOSED: Cell<bool> = const { Cell::new(false) };
     /// The exchange of each task, to end it after a panic.
     static EXCHANGES: RefCell<BTreeMap<u32, RawExchange>> = const { RefCell::new(BTreeMap::new()) };
 }
@@ -115,6 +119,11 @@ pub fn serve(listen: SocketAddr, threads: usize, settings: &Settings) -> io::Res
     signals.block_on(signal_to_end())?;
     console::info(&json!({ "event": "draining" }).to_string());
     ending.send_replace(true);
+    // A second signal doesn't wait.
+    std::thread::spawn(move || {
+        let _ = signals.block_on(signal_to_end());
+        std::process::exit(1);
+    });
     all.into_iter().try_for_each(|thread| thread.join().unwrap_or(Ok(())))
 }
 
@@ -151,7 +160,7 @@ struct Isolate {
 fn isolate_on(listener: std::net::TcpListener, settings: Settings, is_ending: watch::Receiver<bool>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
-    local.block_on(&runtime, async move {
+    let served = local.block_on(&runtime, async move {
         let listener = TcpListener::from_std(listener)?;
         let (mut ending, Settings { trusted, rules }) = (is_ending.clone(), settings);
         let isolate = Rc::new(Isolate { env: Env::of(rules), trusted, is_ending });
@@ -170,14 +179,22 @@ fn isolate_on(listener: std::net::TcpListener, settings: Settings, is_ending: wa
             }
         }
         drop(listener);
-        let ended = async { while connections.join_next().await.is_some() {} };
+        let ended = async {
+            while connections.join_next().await.is_some() {}
+            background::finish().await;
+        };
         let _ = tokio::time::timeout(DRAIN, ended).await;
         // What is left is ended here, while all that it needs is there.
+        IS_CLOSED.set(true);
         let left: Vec<u32> = EXCHANGES.with_borrow(|exchanges| exchanges.keys().copied().collect());
         left.into_iter().for_each(|task| notify(task, Notice::ClientGone, 0, None));
         connections.shutdown().await;
         Ok(())
-    })
+    });
+    drop(local);
+    // A disk or a name server may hang.
+    runtime.shutdown_timeout(LAST_WORK);
+    served
 }
 
 /// Runs what hyper spawns on this thread.
@@ -194,15 +211,27 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Here {
 async fn connection(stream: TcpStream, peer: SocketAddr, isolate: Rc<Isolate>) {
     let _ = stream.set_nodelay(true);
     let mut builder = Builder::new(Here);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).half_close(true).max_buf_size(64 << 10);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(64 << 10);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MOST_STREAMS).keep_alive_interval(KEEP_ALIVE);
     let mut ending = isolate.is_ending.clone();
     let is_trusted = isolate.trusted.iter().any(|network| network.contains(&peer.ip().to_canonical()));
-    let service = service_fn(move |request| answer(request, peer, is_trusted, isolate.env.clone()));
+    let seen = Rc::new(Cell::new(false));
+    let service = {
+        let seen = Rc::clone(&seen);
+        service_fn(move |request| {
+            seen.set(true);
+            answer(request, peer, is_trusted, isolate.env.clone())
+        })
+    };
     let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
-        _ = &mut served => return,
-        _ = ending.wait_for(|is_ending| *is_ending) => {}
+    let mut first = pin!(tokio::time::sleep(HEADERS));
+    loop {
+        tokio::select! {
+            _ = &mut served => return,
+            _ = ending.wait_for(|is_ending| *is_ending) => break,
+            // Whoever says nothing has no place here.
+            () = &mut first, if !first.is_elapsed() => if !seen.get() { return },
+        }
     }
     served.as_mut().graceful_shutdown();
     let _ = served.await;
@@ -215,9 +244,11 @@ async fn answer(
     is_trusted: bool,
     env: Env,
 ) -> Result<Response<AnswerBody>, Infallible> {
-    if request.headers().get_all(HOST).iter().count() > 1 {
-        // Whoever forwarded it may have meant the other one (RFC 9112 §3.2).
+    if !has_one_host(&request) {
         return Ok(AnswerBody::refusal(400));
+    }
+    if IS_CLOSED.get() {
+        return Ok(AnswerBody::refusal(503));
     }
     let id = request_id();
     let head = described(&request, &id, peer, is_trusted);
@@ -231,6 +262,16 @@ async fn answer(
     let answered = answered.await;
     gone.answered();
     Ok(answered.unwrap_or_else(|_| exchange.broken()))
+}
+
+/// Whether a request has no more than one host, and that of the form of one. Whoever forwarded it may have meant
+/// another (RFC 9112 §3.2).
+fn has_one_host(request: &Request<Incoming>) -> bool {
+    let of_target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let mut hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
+    let (first, more) = (hosts.next(), hosts.next());
+    let is_host = |host: &[u8]| host.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(byte));
+    more.is_none() && first.into_iter().chain(of_target).all(is_host)
 }
 
 /// The wait for a response. Dropped before it, the client has gone.
@@ -272,8 +313,11 @@ const PLACE: &str = "bailiwick-cf";
 /// Describes a request as text, with one item on each line: id, method, URL, country, latitude, longitude, then the
 /// name and the value of each header.
 fn described(request: &Request<Incoming>, id: &str, peer: SocketAddr, is_trusted: bool) -> String {
-    let of_proxy =
-        |name: &str| request.headers().get(name).filter(|_| is_trusted).and_then(|value| value.to_str().ok());
+    // Of two values the client may have sent one, so neither counts.
+    let of_proxy = |name: &str| {
+        let mut values = request.headers().get_all(name).iter().filter(|_| is_trusted);
+        values.next().filter(|_| values.next().is_none())?.to_str().ok()
+    };
     let place = of_proxy(PLACE).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let [country, latitude, longitude] = ["country", "latitude", "longitude"].map(|name| line(&place, name));
     let host = request.uri().authority().map(ToString::to_string);
@@ -285,8 +329,10 @@ fn described(request: &Request<Incoming>, id: &str, peer: SocketAddr, is_trusted
         let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
         let _ = write!(text, "{name}\n{}\n", values.join(", "));
     }
-    let address = of_proxy(ADDRESS).map_or_else(|| peer.ip().to_canonical().to_string(), str::to_owned);
-    let _ = write!(text, "{ADDRESS}\n{address}\n");
+    let own = (!is_trusted).then(|| peer.ip().to_canonical().to_string());
+    if let Some(address) = own.as_deref().or_else(|| of_proxy(ADDRESS)) {
+        let _ = write!(text, "{ADDRESS}\n{address}\n");
+    }
     text
 }
 

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import type { ServerResponse } from "node:http";
 import { connect } from "node:net";
 import { afterAll, describe, expect, test } from "vitest";
-import { onStop, read, region, rules, serve, stopAll, until } from "./harness.js";
+import { type Json, onStop, read, region, rules, serve, stopAll, until } from "./harness.js";
 import { Native, isNative } from "./native.js";
 
 afterAll(stopAll);
@@ -14,20 +14,21 @@ const event = (text: string, finish: string | null = null) =>
   `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: text }, finish_reason: finish }] })}\n\n`;
 
 /** A gateway whose only endpoint is `url`. */
-async function start(url: string, options?: string[]): Promise<Native> {
+async function start(url: string, options?: string[], service: Json = {}): Promise<Native> {
   const native = await Native.start({}, options);
   onStop(() => native.dispose());
   const kv = await native.getKVNamespace();
-  await kv.put("rules", JSON.stringify(rules(1, region("DE", "eu-frankfurt", [url]))));
+  await kv.put("rules", JSON.stringify(rules(1, region("DE", "eu-frankfurt", [url]), service)));
   return native;
 }
 
-const ask = (native: Native, more: object = {}) =>
+const ask = (native: Native, more: object = {}, signal?: AbortSignal) =>
   native.dispatchFetch("http://chat.example/v1/chat/completions", {
     method: "POST",
     headers: { "content-type": "application/json", ...more },
     body: body(true),
     cf: { country: "DE" },
+    signal,
   });
 
 describe.skipIf(!isNative)("the native gateway", () => {
@@ -67,13 +68,59 @@ describe.skipIf(!isNative)("the native gateway", () => {
     expect([(await read(reply as never)).code, reply.status, asked]).toEqual(["residency_denied", 451, 0]);
   });
 
-  test("a request with two hosts is refused", async () => {
-    const native = await start("http://127.0.0.1:9");
+  /** Sends these octets as they are. Returns what comes until the gateway closes or `until` has come. */
+  async function raw(native: Native, octets: string, until: RegExp): Promise<string> {
     const [host, port] = native.address.split(":");
     const socket = connect(Number(port), host);
-    socket.end("GET /v1/models HTTP/1.1\r\nHost: chat.example\r\nHost: other.example\r\n\r\n");
-    const chunks: Buffer[] = [];
-    for await (const chunk of socket) chunks.push(chunk);
-    expect(Buffer.concat(chunks).toString()).toMatch(/^HTTP\/1\.1 400 /);
+    socket.write(octets);
+    let text = "";
+    for await (const chunk of socket) {
+      text += chunk;
+      if (until.test(text)) break;
+    }
+    return text;
+  }
+
+  test("a request with two hosts, or with a host that is none, is refused", async () => {
+    const native = await start("http://127.0.0.1:9");
+    for (const hosts of ["chat.example\r\nHost: other.example", "chat.example/v1/files?", "me@chat.example", "a b"]) {
+      const text = await raw(native, `GET /v1/models HTTP/1.1\r\nHost: ${hosts}\r\n\r\n`, /\r\n\r\n/);
+      expect(text, hosts).toMatch(/^HTTP\/1\.1 400 /);
+    }
+  });
+
+  test("a trusted proxy's headers count if there is one of each", async () => {
+    const native = await start("http://127.0.0.1:9");
+    const place = (country: string) => `bailiwick-cf: {"country":"${country}"}\r\n`;
+    const ask = (places: string) => {
+      const head = `Host: chat.example\r\nContent-Type: application/json\r\nContent-Length: ${body(false).length}\r\n`;
+      return raw(native, `POST /v1/chat/completions HTTP/1.1\r\n${head}${places}\r\n${body(false)}`, /"code"/);
+    };
+    expect(await ask(place("DE")), "its only endpoint is gone").toContain("region_unavailable");
+    expect(await ask(place("DE") + place("DE"))).toContain("residency_denied");
+  });
+
+  test("a client that goes before its answer ends the request at the endpoint", async () => {
+    let gone = false;
+    let asked = false;
+    const url = await serve((request, response) => {
+      asked = true;
+      request.resume();
+      response.on("close", () => (gone = true));
+    });
+    const native = await start(url);
+    const leaving = new AbortController();
+    const answer = ask(native, {}, leaving.signal);
+    await until(async () => asked, Boolean);
+    leaving.abort();
+    await expect(answer).rejects.toThrow();
+    await until(async () => gone, Boolean);
+  });
+
+  test("a body that doesn't come ends with 408, and its connection is closed", async () => {
+    const native = await start("http://127.0.0.1:9", undefined, { limits: { idle: "1s" } });
+    const head = "Host: chat.example\r\nContent-Type: application/json\r\nContent-Length: 100\r\n";
+    const text = await raw(native, `POST /v1/chat/completions HTTP/1.1\r\n${head}\r\n{`, /never/);
+    expect(text).toMatch(/^HTTP\/1\.1 408 /);
   });
 });

@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
+use super::background::spawn;
 use super::client_body::ClientBody;
 use super::http::{OutgoingBody, shared, whole};
 use super::later::later;
@@ -73,8 +74,9 @@ struct Inner {
     is_events: Cell<bool>,
     /// Whether the task waits for a slow client.
     is_blocked: Cell<bool>,
-    /// The limit of a read of the client's body.
+    /// The limit of a read of the client's body, and the read.
     pull: RefCell<Option<AbortHandle>>,
+    reading: RefCell<Option<AbortHandle>>,
 }
 
 impl RawExchange {
@@ -96,6 +98,7 @@ impl RawExchange {
             is_events: Cell::new(false),
             is_blocked: Cell::new(false),
             pull: RefCell::default(),
+            reading: RefCell::default(),
         }));
         exchange.arm(MAX_SILENCE);
         exchange
@@ -173,6 +176,10 @@ impl RawExchange {
     pub(crate) fn pipe(&self) {
         if let Some(flight) = self.0.flight.borrow().clone() {
             flight.pipe_to(self.0.outbox.borrow().clone());
+            if let Some(ending) = flight.ended() {
+                let exchange = self.clone();
+                later(move || exchange.report(ending, flight.attempt, None));
+            }
         }
     }
 
@@ -259,12 +266,13 @@ impl RawExchange {
     pub(crate) fn read_body(&self, body: &ClientBody) -> bool {
         let Some(incoming) = body.take() else { return false };
         let exchange = self.clone();
-        tokio::task::spawn_local(async move {
+        let reading = tokio::task::spawn_local(async move {
             match incoming.collect().await {
                 Ok(body) => exchange.report(Notice::RequestBody, 0, Some(body.to_bytes().into())),
                 Err(_) => exchange.report(Notice::RequestFailed, 0, None),
             }
         });
+        self.0.reading.replace(Some(reading.abort_handle()));
         true
     }
 
@@ -281,7 +289,7 @@ impl RawExchange {
         // `None`: a read is under way.
         let Some(mut incoming) = body.take() else { return };
         let (exchange, body) = (self.clone(), body.clone());
-        tokio::task::spawn_local(async move {
+        let reading = tokio::task::spawn_local(async move {
             let (notice, bytes) = loop {
                 match incoming.frame().await {
                     None => break (Notice::RequestEof, None),
@@ -299,6 +307,7 @@ impl RawExchange {
             }
             exchange.report(notice, 0, bytes);
         });
+        self.0.reading.replace(Some(reading.abort_handle()));
     }
 
     /// Writes to the client. Returns whether the client keeps up.
@@ -361,7 +370,7 @@ impl RawExchange {
     /// Lets work go on after the request has ended.
     #[expect(clippy::unused_self, reason = "other platforms keep work for a request")]
     pub(crate) fn keep(&self, work: impl Future<Output = ()> + 'static) -> bool {
-        tokio::task::spawn_local(work);
+        spawn(work);
         true
     }
 
@@ -371,11 +380,12 @@ impl RawExchange {
         self.abandon();
     }
 
-    /// Ends the task.
+    /// Ends the task. A client without a response gets an error. Whatever refers to this exchange is let go, also a
+    /// body that is still being read: its connection can't be used again.
     pub(crate) fn abandon(&self) {
-        for running in [self.0.timer.take(), self.0.pull.take()].into_iter().flatten() {
-            running.abort();
-        }
+        let running = [self.0.timer.take(), self.0.pull.take(), self.0.reading.take()];
+        running.into_iter().flatten().for_each(|running| running.abort());
+        drop((self.0.answer.take(), self.0.outbox.take()));
         if let Some(number) = self.0.number.take() {
             (self.0.reports.ended)(number);
         }
@@ -389,9 +399,10 @@ impl RawExchange {
     /// Ends the exchange because its task panicked. An event stream ends with an error event, any other body breaks
     /// off.
     pub(crate) fn fail(&self) {
-        self.end();
         self.answer(broken(&self.0.id));
-        if let Some(outbox) = &*self.0.outbox.borrow() {
+        let outbox = self.0.outbox.borrow().clone();
+        self.end();
+        if let Some(outbox) = outbox {
             if self.0.is_events.get() && !outbox.is_piped() {
                 outbox.push(Bytes::from(format!("data: {BROKEN}\n\n")));
                 outbox.end(true);

@@ -20,6 +20,8 @@ pub(crate) struct Outbox {
     exchange: RawExchange,
     pieces: RefCell<VecDeque<Bytes>>,
     unwritten: Cell<usize>,
+    /// How many bytes the client has taken.
+    written: Cell<u64>,
     /// How the body ends; `None` while it goes on.
     ending: Cell<Option<Ending>>,
     length: Option<u64>,
@@ -42,6 +44,7 @@ impl Outbox {
             exchange,
             pieces: RefCell::default(),
             unwritten: Cell::new(0),
+            written: Cell::new(0),
             ending: Cell::new(None),
             length,
             reader: Cell::new(None),
@@ -103,6 +106,7 @@ impl Outbox {
     fn poll(&self, context: &Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if let Some(piece) = self.pieces.borrow_mut().pop_front() {
             self.unwritten.set(self.unwritten.get() - piece.len());
+            self.written.set(self.written.get() + piece.len() as u64);
             self.taken.notify_one();
             if self.unwritten.get() == 0 {
                 self.exchange.drained();
@@ -177,8 +181,11 @@ impl Drop for AnswerBody {
     fn drop(&mut self) {
         let Source::Written(outbox) = &self.0 else { return };
         outbox.is_gone.set(true);
+        outbox.pieces.take();
+        // hyper drops a body of known length when it has all of it.
+        let is_whole = outbox.length == Some(outbox.written.get());
         outbox.taken.notify_one();
-        if !self.is_end_stream() && outbox.ending.get() != Some(Ending::Cut) {
+        if !is_whole && !self.is_end_stream() && outbox.ending.get() != Some(Ending::Cut) {
             outbox.exchange.client_gone();
         }
     }

@@ -85,6 +85,11 @@ impl Flight {
         self.wake();
     }
 
+    /// How the body ended, if nothing reads it any more.
+    pub(super) fn ended(&self) -> Option<Notice> {
+        self.ending.get()
+    }
+
     /// Lets the pump look again.
     pub(super) fn wake(&self) {
         self.news.notify_one();
@@ -149,7 +154,9 @@ pub(super) async fn pump(exchange: RawExchange, flight: Rc<Flight>, mut body: In
         // A pipe may begin while a frame is awaited only if nothing is read ahead, so none is.
         let frame = body.frame().await;
         flight.keep(frame);
-        while flight.ending.get().is_none() && flight.held.borrow().len() < MAX_READ_AHEAD {
+        // Before a pipe nothing is read that isn't asked for.
+        let may_gather = !flight.is_on_demand.get();
+        while may_gather && flight.ending.get().is_none() && flight.held.borrow().len() < MAX_READ_AHEAD {
             let Some(frame) = body.frame().now_or_never() else { break };
             flight.keep(frame);
         }
