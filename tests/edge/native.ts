@@ -55,7 +55,9 @@ export class Native {
   dispatchFetch(url: string, { cf, signal, ...init }: any): Promise<Response> {
     const { host, pathname, search } = new URL(url);
     const asked = new Request(url, { ...init, ...(init.body ? { duplex: "half" } : {}) });
-    const headers = { ...Object.fromEntries(asked.headers), host, "bailiwick-cf": JSON.stringify(cf ?? {}) };
+    // Miniflare says that clients are on this machine, too.
+    const proxy = { "cf-connecting-ip": "127.0.0.1", "bailiwick-cf": JSON.stringify(cf ?? {}) };
+    const headers = { ...proxy, ...Object.fromEntries(asked.headers), host };
     const to = new URL(`http://${this.address}`);
     const options = {
       host: to.hostname,
