@@ -29,6 +29,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::platform::native::exchange::{AnswerBody, Reports};
+use crate::platform::native::http::lines_of;
 use crate::platform::native::{background, later};
 use crate::platform::notice::Notice;
 use crate::platform::{Background, ClientBody, Env, RawExchange, console, isolate};
@@ -324,11 +325,7 @@ fn described(request: &Request<Incoming>, id: &str, peer: SocketAddr, is_trusted
     let host = host.or_else(|| Some(request.headers().get(HOST)?.to_str().ok()?.to_owned())).unwrap_or_default();
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let mut text = format!("{id}\n{}\nhttp://{host}{path}\n{country}\n{latitude}\n{longitude}\n", request.method());
-    for name in request.headers().keys().filter(|name| ![ADDRESS, PLACE].contains(&name.as_str())) {
-        let values = request.headers().get_all(name).iter();
-        let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-        let _ = write!(text, "{name}\n{}\n", values.join(", "));
-    }
+    text += &lines_of(request.headers(), |name| ![ADDRESS, PLACE].contains(&name.as_str()));
     let own = (!is_trusted).then(|| peer.ip().to_canonical().to_string());
     if let Some(address) = own.as_deref().or_else(|| of_proxy(ADDRESS)) {
         let _ = write!(text, "{ADDRESS}\n{address}\n");

@@ -5,6 +5,7 @@
 //! the Workers runtime, and `native` a server of our own.
 
 mod ed25519;
+pub(crate) mod message;
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod native;
 pub(crate) mod notice;

@@ -15,14 +15,14 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::header::{ACCEPT_ENCODING, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::background::spawn;
 use super::client_body::ClientBody;
-use super::http::{OutgoingBody, shared, whole};
+use super::http::{OutgoingBody, lines_of, of_lines, read_at_most, shared, whole};
 use super::later::later;
 use super::pipe::BodyStream;
 use crate::platform::notice::Notice;
@@ -136,7 +136,7 @@ impl RawExchange {
             match shared().request(request).await {
                 Ok(response) => {
                     let (parts, incoming) = response.into_parts();
-                    let head = described(parts.status, &parts.headers);
+                    let head = format!("{}\n{}", parts.status.as_u16(), lines_of(&parts.headers, |_| true));
                     sent.arrived(incoming);
                     if exchange.is_current(&sent) {
                         exchange.report(Notice::Headers, attempt, Some(head.into_bytes()));
@@ -417,8 +417,8 @@ impl RawExchange {
 fn request(head: &str, body: OutgoingBody) -> Option<Request<OutgoingBody>> {
     let mut lines = head.split('\n');
     let mut request = Request::builder().method(lines.next()?).uri(lines.next()?);
-    while let (Some(name), Some(value)) = (lines.next(), lines.next()) {
-        request = request.header(name, value.as_bytes());
+    for (name, value) in of_lines(lines) {
+        request = request.header(name, value);
     }
     // Answers are read and changed, so they have to come as they are.
     let mut request = request.body(body).ok()?;
@@ -429,9 +429,8 @@ fn request(head: &str, body: OutgoingBody) -> Option<Request<OutgoingBody>> {
 /// A response; `None` if its status or a header can't be sent.
 fn response(status: u16, headers: &str, body: AnswerBody) -> Option<Response<AnswerBody>> {
     let mut response = Response::builder().status(status);
-    let mut lines = headers.split('\n');
-    while let (Some(name), Some(value)) = (lines.next(), lines.next()) {
-        response = response.header(name, value.as_bytes());
+    for (name, value) in of_lines(headers.split('\n')) {
+        response = response.header(name, value);
     }
     response.body(body).ok()
 }
@@ -444,17 +443,6 @@ fn broken(id: &str) -> Response<AnswerBody> {
     response(500, &headers, body()).unwrap_or_else(|| Response::new(body()))
 }
 
-/// Status and headers as text, each on a line of its own. The values of a repeated header are joined by a comma.
-fn described(status: StatusCode, headers: &hyper::HeaderMap) -> String {
-    let mut text = format!("{}\n", status.as_u16());
-    for name in headers.keys() {
-        let values: Vec<String> =
-            headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
-        text += &format!("{name}\n{}\n", values.join(", "));
-    }
-    text
-}
-
 /// A small document: its bytes, none if the endpoint has none, or `None` if it couldn't be read.
 async fn document(request: Request<OutgoingBody>) -> Option<Vec<u8>> {
     let response = shared().request(request).await.ok()?;
@@ -463,14 +451,5 @@ async fn document(request: Request<OutgoingBody>) -> Option<Vec<u8>> {
         200 => {}
         _ => return None,
     }
-    let (mut bytes, mut body) = (Vec::new(), response.into_body());
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.ok()?.into_data() {
-            bytes.extend_from_slice(&data);
-        }
-        if bytes.len() > MAX_DOCUMENT_BYTES {
-            return None;
-        }
-    }
-    Some(bytes)
+    read_at_most(response.into_body(), MAX_DOCUMENT_BYTES).await.ok()
 }

@@ -1,11 +1,14 @@
 //! The client for HTTP: pools of connections to endpoints, nodes and sinks. Each thread has its own. Called by the
 //! exchange and by `fetch`.
 
+use core::fmt::Write as _;
 use std::error::Error;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{HeaderMap, HeaderName};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -53,6 +56,39 @@ fn client() -> HttpClient {
 /// A body that is complete.
 pub(crate) fn whole(bytes: Bytes) -> OutgoingBody {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Reads a body as a whole.
+///
+/// # Errors
+/// If it breaks off, or has more than so many bytes.
+pub(crate) async fn read_at_most(mut body: Incoming, most: usize) -> Result<Vec<u8>, ReadError> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(|_| ReadError::Connection)?.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+        if bytes.len() > most {
+            return Err(ReadError::TooLarge);
+        }
+    }
+    Ok(bytes)
+}
+
+/// Headers as text: each name and each value on a line of its own. The values of a repeated header are joined by a
+/// comma.
+pub(crate) fn lines_of(headers: &HeaderMap, is_told: impl Fn(&HeaderName) -> bool) -> String {
+    let mut text = String::new();
+    for name in headers.keys().filter(|name| is_told(name)) {
+        let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let _ = writeln!(text, "{name}\n{}", values.collect::<Vec<_>>().join(", "));
+    }
+    text
+}
+
+/// The headers of such a text: name and value alternate.
+pub(crate) fn of_lines<'t>(mut lines: impl Iterator<Item = &'t str>) -> impl Iterator<Item = (&'t str, &'t [u8])> {
+    core::iter::from_fn(move || Some((lines.next()?, lines.next()?.as_bytes())))
 }
 
 /// Why a request failed, as one word. The text of the error is neither logged nor passed on.

@@ -1,46 +1,20 @@
 //! Small requests, whose answers are read as a whole: to DNS nodes and to sinks. Takes a request with limits, returns
 //! the answer or the reason why there is none. Called by `runtime::feed::ask`.
 
-use bailiwick_rules::time::Millis;
 use futures_util::future::{self, Either};
 use futures_util::{StreamExt, pin_mut};
 use worker::{AbortController, Fetch, Headers, Method, Request, RequestInit, RequestRedirect};
 
 use super::time::sleep;
 use crate::decide::rules_state::ReadError;
+use crate::platform::message::{Incoming, Outgoing};
 
-/// A request.
-pub(crate) struct Outgoing<'a> {
-    pub(crate) url: &'a str,
-    /// Names and values of headers.
-    pub(crate) headers: &'a [(&'a str, &'a str)],
-    /// The body of a POST. Without one, the request is a GET.
-    pub(crate) body: Option<&'a str>,
-    /// How long the answer may take, with its body.
-    pub(crate) timeout: Millis,
-    /// The most bytes of the answer's body.
-    pub(crate) most_bytes: usize,
-}
-
-/// An answer.
-pub(crate) struct Incoming {
-    pub(crate) status: u16,
-    /// The values of the headers that were wanted.
-    pub(crate) headers: Vec<Option<String>>,
-    /// The body; empty if `is_wanted` didn't want it.
-    pub(crate) bytes: Vec<u8>,
-}
-
-/// Sends a request. Follows no redirect, so that no other host gets the token. The body is read if the status
-/// `is_wanted`.
+/// Sends a request. Follows no redirect, so that no other host gets the token.
 ///
 /// # Errors
 /// The reason why there is no answer.
-pub(crate) async fn fetch(
-    outgoing: &Outgoing<'_>,
-    headers: &[&str],
-    is_wanted: impl Fn(u16) -> bool,
-) -> Result<Incoming, ReadError> {
+pub(crate) async fn fetch(outgoing: &Outgoing<'_>, headers: &[&str]) -> Result<Incoming, ReadError> {
+    let limits = outgoing.limits;
     let request = request(outgoing).ok_or(ReadError::BadUrl)?;
     let abort = AbortController::default();
     let signal = abort.signal();
@@ -51,26 +25,26 @@ pub(crate) async fn fetch(
         let header = |name: &&str| response.headers().get(name).ok().flatten();
         let headers = headers.iter().map(header).collect();
         let mut bytes = Vec::new();
-        if is_wanted(status)
+        if limits.success.contains(&status)
             && let Ok(mut chunks) = response.stream()
         {
             while let Some(chunk) = chunks.next().await {
                 bytes.extend_from_slice(&chunk.map_err(|_| ReadError::Connection)?);
-                if bytes.len() > outgoing.most_bytes {
+                if bytes.len() > limits.bytes {
                     return Err(ReadError::TooLarge);
                 }
             }
         }
         Ok(Incoming { status, headers, bytes })
     };
-    let delay = sleep(outgoing.timeout);
+    let delay = sleep(limits.timeout);
     pin_mut!(fetched, delay);
     let read = match future::select(fetched, delay).await {
         Either::Left((read, _)) => read,
         Either::Right(_) => Err(ReadError::Timeout),
     };
     // Nothing more of the answer is read.
-    if !read.as_ref().is_ok_and(|incoming| is_wanted(incoming.status) || incoming.status == 304) {
+    if !read.as_ref().is_ok_and(|incoming| limits.success.contains(&incoming.status) || incoming.status == 304) {
         abort.abort();
     }
     read

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::decide::logs::{Batch, Settled, Signal, rejected, settled};
 use crate::decide::rules_state::ReadError;
+use crate::platform::message::Limits;
 use crate::platform::{Env, RawExchange, sleep};
 use crate::runtime::clock;
 use crate::runtime::feed::{self, ask};
@@ -131,7 +132,7 @@ async fn deliver(env: &Env, batch: &Batch) -> Result<u64, ReadError> {
         Signal::Traces => rule.traces.as_ref().ok_or(ReadError::BadUrl)?,
     };
     let body = batch.body();
-    let limits = ask::Limits { timeout: TIMEOUT, bytes: MAX_ANSWER_BYTES, success: 200..=299 };
+    let limits = Limits { timeout: TIMEOUT, bytes: MAX_ANSWER_BYTES, success: 200..=299 };
     let answer = ask::post_for(url.as_url().as_str(), secret.as_deref(), &body, &limits).await?;
     rejected(&answer).ok_or(ReadError::Unreadable)
 }
