@@ -28,7 +28,7 @@ use fold::{Entry, Folding};
 use split::{Part, split};
 
 pub use claim::Claim;
-pub use otlp::{Rejected, rejected, request};
+pub use otlp::{Rejected, nanos, rejected, request};
 
 /// The most groups that are told of one interval. If there are more, a larger `min_count` makes fewer.
 const MAX_GROUPS: usize = 1_000;

@@ -79,18 +79,8 @@ fn who_changes_what_is_told_in_the_form_of_otlp() {
 #[test]
 fn collectors_that_are_slow_full_gone_or_talk_nonsense_cost_nobody_anything() {
     let world = World::start();
-    let refusal = "sentinel in the collector's error".to_owned();
-    let partial = json!({ "partialSuccess": { "rejectedLogRecords": "1", "errorMessage": refusal } }).to_string();
-    let [mute, hangs, full, refuses, nonsense, endless, partial] = [
-        Answer::Mute,
-        Answer::Hangs,
-        Answer::Says(503, refusal.clone()),
-        Answer::Says(400, refusal.clone()),
-        Answer::Says(200, "<html>\0{".to_owned()),
-        Answer::Endless,
-        Answer::Says(200, partial),
-    ]
-    .map(|answer| {
+    let worst = Answer::worst("sentinel in the collector's error", "rejectedLogRecords", 1);
+    let [mute, hangs, full, refuses, nonsense, endless, partial] = worst.map(|answer| {
         let receiver = Receiver::answering(answer);
         let node = sending(&world, &receiver.url("/"));
         (receiver, node)

@@ -146,20 +146,8 @@ fn receivers_that_are_slow_full_gone_or_talk_nonsense_cost_nobody_anything() {
         let node = sending(&world, &receiver.url("/"));
         (receiver, node)
     };
-    let refusal = "sentinel in the receiver's error".to_owned();
-    let [mute, hangs, full, refuses, nonsense, endless, partial] = [
-        Answer::Mute,
-        Answer::Hangs,
-        Answer::Says(503, refusal.clone()),
-        Answer::Says(400, refusal.clone()),
-        Answer::Says(200, "<html>\0{".to_owned()),
-        Answer::Endless,
-        Answer::Says(
-            200,
-            json!({ "partialSuccess": { "rejectedDataPoints": "3", "errorMessage": refusal } }).to_string(),
-        ),
-    ]
-    .map(start);
+    let worst = Answer::worst("sentinel in the receiver's error", "rejectedDataPoints", 3);
+    let [mute, hangs, full, refuses, nonsense, endless, partial] = worst.map(start);
     let gone = sending(&world, &format!("http://{}/", free_port()));
     let all = [&mute.1, &hangs.1, &full.1, &refuses.1, &nonsense.1, &endless.1, &partial.1, &gone];
     all.iter().for_each(|node| observe(node, 1));

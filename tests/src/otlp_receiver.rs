@@ -23,6 +23,24 @@ pub enum Answer {
     Endless,
 }
 
+impl Answer {
+    /// Receivers at their worst: mute, one that hangs up, one that is full, one that refuses, nonsense, an endless
+    /// answer, and one that rejects so many of what `field` counts. `said` is in each error that has a text.
+    #[must_use]
+    pub fn worst(said: &str, field: &str, rejected: u32) -> [Self; 7] {
+        let partial = json!({ "partialSuccess": { field: rejected.to_string(), "errorMessage": said } });
+        [
+            Self::Mute,
+            Self::Hangs,
+            Self::Says(503, said.to_owned()),
+            Self::Says(400, said.to_owned()),
+            Self::Says(200, "<html>\0{".to_owned()),
+            Self::Endless,
+            Self::Says(200, partial.to_string()),
+        ]
+    }
+}
+
 /// One request that it got.
 #[derive(Debug, Clone)]
 pub struct Got {

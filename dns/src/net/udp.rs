@@ -106,9 +106,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::response::answer::Rcode;
     use crate::response::respond::{Datagram, Respond};
-    use crate::response::wire::{Class, Outcome, Transport};
+    use crate::response::wire::{Outcome, Transport};
 
     /// Echoes packets. Packets that begin with 0 are dropped. The response to a packet that begins with 1 is too long
     /// for a datagram.
@@ -124,16 +123,7 @@ mod tests {
             if packet.first() == Some(&1) {
                 out.resize(70_000, 1);
             }
-            Outcome::Answered {
-                rcode: Rcode::NOERROR,
-                qtype: None,
-                truncated: false,
-                service: None,
-                region: None,
-                origin: crate::response::answer::Origin::default(),
-                class: Class::Positive,
-                keepable: false,
-            }
+            Outcome::positive()
         }
     }
 

@@ -55,6 +55,23 @@ pub enum Outcome {
     },
 }
 
+#[cfg(test)]
+impl Outcome {
+    /// A positive answer of which nothing else is known.
+    pub(crate) fn positive() -> Self {
+        Self::Answered {
+            rcode: Rcode::NOERROR,
+            qtype: None,
+            truncated: false,
+            service: None,
+            region: None,
+            origin: Origin::default(),
+            class: Class::Positive,
+            keepable: false,
+        }
+    }
+}
+
 /// Options of the response that depend on neither zones nor rules.
 struct Options<'s> {
     nsid: Option<&'s [u8]>,

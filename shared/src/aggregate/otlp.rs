@@ -87,8 +87,9 @@ fn attribute(name: &str, label: &Label) -> Option<Value> {
     Some(json!({ "key": name, "value": { "stringValue": value } }))
 }
 
-/// Nanoseconds since 1970.
-fn nanos(at: Timestamp) -> String {
+/// Nanoseconds since 1970, as OTLP writes them.
+#[must_use]
+pub fn nanos(at: Timestamp) -> String {
     (i128::from(at.0.max(0)) * 1_000_000).to_string()
 }
 
@@ -96,12 +97,12 @@ fn nanos(at: Timestamp) -> String {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rejected(pub u64);
 
-/// Reads the answer of a receiver that took a request. Whatever isn't an `ExportMetricsServiceResponse` says nothing of
-/// rejected points.
+/// Reads the answer of a receiver that took a request. `field` has the count: `rejectedDataPoints` of metrics,
+/// `rejectedLogRecords` of logs. Whatever isn't such an answer says nothing of what was rejected.
 #[must_use]
-pub fn rejected(answer: &[u8]) -> Option<Rejected> {
+pub fn rejected(answer: &[u8], field: &str) -> Option<Rejected> {
     let answer: Value = serde_json::from_slice(answer).ok()?;
-    let points = answer.get("partialSuccess")?.get("rejectedDataPoints")?;
-    let count = points.as_u64().or_else(|| points.as_str()?.parse().ok())?;
+    let rejected = answer.get("partialSuccess")?.get(field)?;
+    let count = rejected.as_u64().or_else(|| rejected.as_str()?.parse().ok())?;
     (count > 0).then_some(Rejected(count))
 }

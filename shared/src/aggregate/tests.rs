@@ -161,7 +161,7 @@ fn a_request_is_otlp_of_one_interval() {
 
 #[test]
 fn what_a_receiver_rejects_is_read_from_its_answer() {
-    let of = |text: &str| rejected(text.as_bytes()).map(|Rejected(count)| count);
+    let of = |text: &str| rejected(text.as_bytes(), "rejectedDataPoints").map(|Rejected(count)| count);
     assert_eq!(of(r#"{"partialSuccess":{"rejectedDataPoints":"3","errorMessage":"no"}}"#), Some(3));
     assert_eq!(of(r#"{"partialSuccess":{"rejectedDataPoints":3}}"#), Some(3));
     for none in ["", "{}", "<html>", r#"{"partialSuccess":{}}"#, r#"{"partialSuccess":{"rejectedDataPoints":"0"}}"#] {

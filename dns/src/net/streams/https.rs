@@ -25,7 +25,7 @@ use tracing::debug;
 use super::Shared;
 use super::gate::Gate;
 use crate::response::respond::Respond;
-use crate::response::wire::{Outcome, Transport};
+use crate::response::wire::{HEADER, Outcome, Transport};
 
 /// The path for queries.
 const PATH: &str = "/dns-query";
@@ -44,8 +44,6 @@ const BUFFER: usize = 128 * 1024;
 /// How long requests in progress may still take once the connection must end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The octets of a message's header (RFC 1035 §4.1.1).
-const HEADER: usize = 12;
 /// Where the header has the number of questions.
 const QDCOUNT: usize = 4;
 /// Where the header has the number of records in the answer section.

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use bailiwick_rules::aggregate::{self, Rejected, nanos};
 use bailiwick_rules::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -44,7 +45,7 @@ impl Access {
 pub(super) fn request(node: &str, events: &[Access], version: &str) -> Value {
     let text = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
     let record = |event: &Access| {
-        let at = (i128::from(event.at.0.max(0)) * 1_000_000).to_string();
+        let at = nanos(event.at);
         let (severity, word) = if event.by.is_some() { (9, "INFO") } else { (13, "WARN") };
         let status = event
             .status
@@ -72,14 +73,9 @@ pub(super) fn request(node: &str, events: &[Access], version: &str) -> Value {
     }] })
 }
 
-/// How many events a receiver rejected of those that it took, by its answer. Whatever isn't an
-/// `ExportLogsServiceResponse` says nothing of them.
+/// How many events a receiver rejected of those that it took, by its answer.
 pub(super) fn rejected(answer: &[u8]) -> u64 {
-    let count = |answer: Value| {
-        let count = answer.get("partialSuccess")?.get("rejectedLogRecords")?;
-        count.as_u64().or_else(|| count.as_str()?.parse().ok())
-    };
-    serde_json::from_slice(answer).ok().and_then(count).unwrap_or(0)
+    aggregate::rejected(answer, "rejectedLogRecords").map_or(0, |Rejected(count)| count)
 }
 
 #[cfg(test)]

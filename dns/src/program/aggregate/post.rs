@@ -115,7 +115,9 @@ impl Poster {
     async fn attempt(&self, body: &Body) -> Became {
         match self.posts.post(&body.url, body.secret.as_deref(), &body.json).await {
             Posted::Taken(answer) => {
-                if let Some(Rejected(points)) = answer.as_deref().and_then(rejected) {
+                if let Some(Rejected(points)) =
+                    answer.as_deref().and_then(|answer| rejected(answer, "rejectedDataPoints"))
+                {
                     self.api.metrics.aggregated.rejected(points);
                 }
                 Became::Taken

@@ -9,8 +9,6 @@ use tokio::task::JoinHandle;
 
 use super::super::Limits;
 use super::*;
-use crate::response::answer::{Origin, Rcode};
-use crate::response::wire::Class;
 
 /// A message that gets no response.
 const DROPPED: &[u8] = b"drop";
@@ -32,16 +30,7 @@ impl Respond for Echo {
             self.0.send_replace(true);
         }
         out.extend_from_slice(packet);
-        Outcome::Answered {
-            rcode: Rcode::NOERROR,
-            qtype: None,
-            truncated: false,
-            service: None,
-            region: None,
-            origin: Origin::default(),
-            class: Class::Positive,
-            keepable: false,
-        }
+        Outcome::positive()
     }
 }
 
