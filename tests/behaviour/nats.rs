@@ -13,6 +13,7 @@ mod users;
 mod watched;
 
 use std::process::Output;
+use std::time::Instant;
 
 use bailiwick_tests::nats::Nats;
 use bailiwick_tests::node::{Node, Setup, bailiwick};
@@ -37,6 +38,18 @@ fn fine(nats: &Nats, words: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// [`fine`] of servers that may still have to elect a leader: whoever is told that JetStream has none tries again.
+#[track_caller]
+fn fine_in_time(nats: &Nats, words: &[&str]) {
+    let begun = Instant::now();
+    while let tried = command(nats, words)
+        && !tried.status.success()
+    {
+        let told = String::from_utf8_lossy(&tried.stderr);
+        assert!(begun.elapsed() < wait::LONG, "{words:?} fails for {:?}: {told}", wait::LONG);
+    }
+}
+
 /// [`command`] where it fails; its errors.
 #[track_caller]
 fn failing(nats: &Nats, words: &[&str]) -> String {
@@ -52,6 +65,13 @@ fn file(nats: &Nats, name: &str, rules: &Value) -> String {
     file.display().to_string()
 }
 
+/// Puts the first rules into a bucket.
+#[track_caller]
+fn seed(nats: &Nats, rules: &Value) {
+    let first = file(nats, "first.json", rules);
+    fine_in_time(nats, &["rules", "restore", "--from", &first, "--reason", "the first"]);
+}
+
 /// Servers whose bucket has revision 1, which answers Germans with 192.0.2.1.
 fn seeded(world: &World, nodes: &[&str]) -> Option<Nats> {
     seeded_with(&rules(world, 1, "192.0.2.1"), nodes)
@@ -60,8 +80,7 @@ fn seeded(world: &World, nodes: &[&str]) -> Option<Nats> {
 /// Servers whose bucket has these rules.
 fn seeded_with(rules: &Value, nodes: &[&str]) -> Option<Nats> {
     let nats = Nats::start(nodes)?;
-    let first = file(&nats, "first.json", rules);
-    fine(&nats, &["rules", "restore", "--from", &first, "--reason", "the first"]);
+    seed(&nats, rules);
     Some(nats)
 }
 

@@ -51,8 +51,7 @@ fn nodes_grant_together_what_a_quota_allows_and_apart_their_parts() {
     let endpoint = json!({ "url": "https://swc.example/v1", "quota": "swc" });
     first["regions"]["eu-frankfurt"]["endpoints"] = json!({ "swc": endpoint });
     let Some(mut nats) = Nats::start(&["ns1", "ns2"]) else { return };
-    let file = file(&nats, "first.json", &first);
-    fine(&nats, &["rules", "restore", "--from", &file, "--reason", "the first"]);
+    seed(&nats, &first);
     let nodes = started(&nats, ["ns1", "ns2"]);
     nodes.iter().for_each(connected);
     wait::until_true("they know of each other", || {

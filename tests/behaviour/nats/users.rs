@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bailiwick_tests::node::{Setup, bailiwick};
 
-use super::{Nats, World, connected, file, fine, follower, publish, rules, seeded, serves, started, wait};
+use super::{Nats, World, connected, follower, publish, rules, seed, seeded, serves, started, wait};
 use crate::fleet::german;
 use crate::fleet::nodes::fleet;
 
@@ -122,8 +122,7 @@ fn a_configuration_is_tried_out_before_its_node_starts() {
     let (is_well, said) = checked(&setup);
     assert!(!is_well && said.contains("! NATS: there is no bucket bw_rules"), "{said}");
 
-    let first = file(&nats, "first.json", &crate::fleet::rules(&world, 1, "192.0.2.1"));
-    fine(&nats, &["rules", "restore", "--from", &first, "--reason", "the first"]);
+    seed(&nats, &crate::fleet::rules(&world, 1, "192.0.2.1"));
     let (is_well, said) = checked(&setup);
     assert!(is_well && said.contains("NATS: revision 1 is there, and good"), "{said}");
     assert!(
