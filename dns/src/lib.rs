@@ -24,24 +24,24 @@
 //! - **picture**: the page at `/ui/`, and what a node keeps to show there.
 //!
 //! [`bailiwick_rules`] explains the words of the rules: fence, tenant, replica, release, rollout and so on.
+//! [`bailiwick_host`] has what this half needs of the machine that it runs on: files, certificates, the GeoIP database.
 //!
 //! # Modules
 //!
 //! Each module is a floor. It uses the floors above it in this list and never one below; a test holds the order.
 //!
-//! 1. [`system`] and `text`: what the kernel, the disk and the clock offer; text for people.
+//! 1. `text`: text for people.
 //! 2. [`protocol`]: names and record data.
 //! 3. [`zone`]: zone files and compiled zones, without signatures.
 //! 4. [`dnssec`]: keys and signatures.
 //! 5. [`zones`]: the zones of a server, each with its signatures if it is signed.
-//! 6. `locate`: where a client is.
+//! 6. `locate`: the classes of clients by where they are.
 //! 7. [`response`]: takes a packet, returns its response. Pure.
 //! 8. [`net`]: the sockets that call it.
 //! 9. `state`: rules, zones, places and health of one moment, and the one task that changes them.
 //! 10. `memo`: answers that were given before, for datagrams that ask the same.
 //! 11. [`program`]: configuration, command line, API, metrics, and `serve`, which joins all of it.
 
-pub mod system;
 mod text;
 
 pub mod protocol;

@@ -1,7 +1,4 @@
-//! Finds where a client is: ranges of addresses, the GeoIP database, and the classes of clients that the rules form by
-//! both.
+//! Puts clients into classes and groups by where they are, from the rules and the GeoIP database.
 
 pub(crate) mod classes;
-pub(crate) mod geoip;
 pub(crate) mod population;
-pub(crate) mod ranges;

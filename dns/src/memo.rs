@@ -24,13 +24,13 @@ mod tests;
 
 use std::net::IpAddr;
 
+use bailiwick_host::system::batch::SIZE;
 use smallvec::SmallVec;
 
 use crate::response::answer::{Asking, Origin};
 use crate::response::respond::Datagram;
 use crate::response::wire::{Class, Context, HEADER, Limiter, Outcome, Transport, Verdict, respond};
 use crate::state::snapshot::Snapshot;
-use crate::system::batch::SIZE;
 use crate::zone::ServiceIndex;
 use crate::zones::Seek;
 use patch::{Hit, HitSource};

@@ -1,7 +1,6 @@
-//! The sockets of DNS: datagrams, streams, their certificates and their limits. Each packet is given to
+//! The sockets of DNS: datagrams, streams and their limits. Each packet is given to
 //! [`Respond`](crate::response::respond::Respond). This module knows nothing of zones, rules or health.
 
-pub(crate) mod certificate;
 pub(crate) mod cookie_files;
 pub mod listeners;
 pub(crate) mod rate_limit;

@@ -1,4 +1,4 @@
-//! What may not import what, as ARCHITECTURE.md says: reads the sources of both halves and looks at their imports.
+//! What may not import what, as ARCHITECTURE.md says: reads the sources of all crates and looks at their imports.
 
 mod circles;
 mod modules;
@@ -10,8 +10,8 @@ use bailiwick_tests::geo::root;
 use modules::{Modules, Names};
 
 /// The folders of `dns/src`. Each imports only those of its own floor and of the floors before it.
-const FLOORS: [&[&str]; 11] = [
-    &["system", "text"],
+const DNS_FLOORS: [&[&str]; 11] = [
+    &["text"],
     &["protocol"],
     &["zone"],
     &["dnssec"],
@@ -23,6 +23,10 @@ const FLOORS: [&[&str]; 11] = [
     &["memo"],
     &["program"],
 ];
+
+/// The modules of `shared/host/src`, in the same way.
+const HOST_FLOORS: [&[&str]; 2] = [&["system"], &["certificate", "locate"]];
+
 fn sources(folder: &Path) -> Vec<(String, String)> {
     fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
@@ -42,26 +46,58 @@ fn sources(folder: &Path) -> Vec<(String, String)> {
     found.into_iter().map(read).filter(|(name, _)| !name.contains("test")).collect()
 }
 
-fn floor(module: &Names) -> Option<usize> {
+/// The floor of the folder that a module is in.
+fn floor(floors: &[&[&str]], module: &Names) -> Option<usize> {
     let folder = module.first()?;
-    FLOORS.iter().position(|floor| floor.contains(&folder.as_str()))
+    floors.iter().position(|floor| floor.contains(&folder.as_str()))
 }
 
-#[test]
-fn no_folder_of_the_dns_half_imports_one_above_it() {
-    let modules = Modules::read(&root().join("dns/src"));
+/// The uses, among at least so many, of a module on a higher floor.
+fn upwards(folder: &str, floors: &[&[&str]], least: usize) -> Vec<String> {
+    let modules = Modules::read(&root().join(folder));
     let uses = modules.uses();
-    assert!(uses.len() > 300, "only {} uses were read", uses.len());
+    assert!(uses.len() > least, "only {} uses were read", uses.len());
     let mut upwards = Vec::new();
     // The root of the crate declares all folders.
     for (user, used) in uses.into_iter().filter(|(user, used)| !user.is_empty() && !used.is_empty()) {
-        let (own, other) = (floor(user), floor(used));
+        let (own, other) = (floor(floors, user), floor(floors, used));
         assert!(own.is_some() && other.is_some(), "{user:?} or {used:?} is on no floor");
         if other > own {
             upwards.push(format!("{} imports {}", user.join("::"), used.join("::")));
         }
     }
-    assert_eq!(upwards, [""; 0]);
+    upwards
+}
+
+#[test]
+fn no_folder_of_the_dns_half_imports_one_above_it() {
+    assert_eq!(upwards("dns/src", &DNS_FLOORS, 300), [""; 0]);
+}
+
+#[test]
+fn what_both_halves_need_of_the_machine_knows_neither() {
+    assert_eq!(upwards("shared/host/src", &HOST_FLOORS, 10), [""; 0]);
+    for (folder, foreign) in [
+        ("shared/host/src", &["bailiwick_dns", "bailiwick_edge"][..]),
+        ("shared/src", &["bailiwick_host", "bailiwick_dns", "bailiwick_edge"]),
+    ] {
+        for (file, text) in sources(&root().join(folder)) {
+            for name in foreign {
+                assert!(!text.contains(name), "{folder}/{file} names {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_file_has_unsafe_code() {
+    let mut allowing = Vec::new();
+    for folder in ["dns/src", "edge-worker/src", "shared/src", "shared/host/src", "tests/src"] {
+        let all = sources(&root().join(folder)).into_iter();
+        let files = all.filter(|(_, text)| text.contains("(unsafe_code)") && !text.contains("forbid(unsafe_code)"));
+        allowing.extend(files.map(|(file, _)| format!("{folder}/{file}")));
+    }
+    assert_eq!(allowing, ["shared/host/src/system/batch.rs"]);
 }
 
 #[test]

@@ -6,11 +6,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bailiwick_host::locate::geoip::Places;
 use bailiwick_rules::time::Timestamp;
 
 use super::key::{Algorithm, SigningKey};
 use super::key_set::ZoneKeys;
-use crate::locate::geoip::Places;
 use crate::protocol::rdata::rtype::{A, AAAA};
 use crate::response::wire::{Context, Settings, Transport, respond};
 use crate::state::load::compile_rules;

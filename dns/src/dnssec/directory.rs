@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bailiwick_host::system::files::{Fault, Mode, NO_FILE, is_special, replace};
 use bailiwick_rules::time::Timestamp;
 
 use super::key::SigningKey;
@@ -18,7 +19,6 @@ use super::key_set::ZoneKeys;
 use super::state::{KeyState, State};
 use crate::dnssec::policy::Policy;
 use crate::protocol::name::Name;
-use crate::system::files::{Fault, Mode, NO_FILE, is_special, replace};
 
 /// A `[dnssec."zone"]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]

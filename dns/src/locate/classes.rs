@@ -13,13 +13,13 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use bailiwick_host::locate::carrier::{CARRIERS, Carrier, MAPPED};
+use bailiwick_host::locate::geoip::{Place, Places};
+use bailiwick_host::locate::ranges::{Bits, Borders, Builder, Ranges};
 use bailiwick_rules::geo::{Coordinates, CountryCode};
 use bailiwick_rules::steer::{Client, PathClass, Ranking, Standing, distance, rank_by, stand};
 use bailiwick_rules::table::{RegionIndex, ServiceIndex, Table};
 use ipnet::IpNet;
-
-use crate::locate::geoip::{Place, Places};
-use crate::locate::ranges::{Bits, Borders, Builder, Ranges};
 
 /// A class of one service's clients: the index of its ranking among the service's rankings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,63 +37,13 @@ impl ClassId {
 /// known.
 const ENOUGH_BITS: u8 = 24;
 
-/// A block of IPv6 addresses that carry IPv4 addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Carrier {
-    /// The first address of the block.
-    first: u128,
-    /// The length of the block's prefix.
-    length: u8,
-    /// The bit of the IPv6 address at which the IPv4 address begins.
-    at: u8,
-    /// Whether the bits of the IPv4 address are inverted.
-    flipped: bool,
-}
-
-/// The blocks: v4-mapped, ::ffff:0:0/96 (RFC 4291 §2.5.5.2); NAT64, 64:ff9b::/96 (RFC 6052 §2.1); Teredo, 2001::/32
-/// (RFC 4380 §4); 6to4, 2002::/16 (RFC 3056 §2).
-const CARRIERS: [Carrier; 4] = [
-    Carrier { first: 0xffff << 32, length: 96, at: 96, flipped: false },
-    Carrier { first: 0x0064_ff9b << 96, length: 96, at: 96, flipped: false },
-    Carrier { first: 0x2001_0000 << 96, length: 32, at: 96, flipped: true },
-    Carrier { first: 0x2002 << 112, length: 16, at: 16, flipped: false },
-];
-
-/// The index of v4-mapped addresses in [`CARRIERS`].
-const MAPPED: usize = 0;
-
 /// In ranges of IPv6 addresses, values from this one on aren't standings, but stand for the blocks of [`CARRIERS`].
 #[allow(clippy::cast_possible_truncation)] // 4
 const FIRST_CARRIER: u32 = u32::MAX - CARRIERS.len() as u32;
 
-impl Carrier {
-    fn of(address: u128) -> Option<Self> {
-        CARRIERS.into_iter().find(|carrier| carrier.holds(address))
-    }
-
-    fn holds(self, address: u128) -> bool {
-        (self.first..=self.first.last(self.length)).contains(&address)
-    }
-
-    fn of_value(value: u32) -> Option<Self> {
-        CARRIERS.get(value.checked_sub(FIRST_CARRIER)? as usize).copied()
-    }
-
-    /// The IPv4 address that an address of the block carries.
-    #[allow(clippy::cast_possible_truncation)] // the low 32 bits are meant
-    fn inside(self, address: u128) -> u32 {
-        let bits = (address >> (128 - 32 - self.at)) as u32;
-        if self.flipped { !bits } else { bits }
-    }
-}
-
-/// The IPv4 address that an IPv6 address carries: v4-mapped, NAT64, 6to4 or Teredo.
-#[must_use]
-#[cfg(test)]
-pub(crate) fn carried(address: IpAddr) -> Option<Ipv4Addr> {
-    let IpAddr::V6(outer) = address else { return None };
-    let outer = outer.to_bits();
-    Carrier::of(outer).map(|carrier| Ipv4Addr::from_bits(carrier.inside(outer)))
+/// The block that a value of a range stands for; `None` if the value is a standing.
+fn carrier_of_value(value: u32) -> Option<Carrier> {
+    CARRIERS.get(value.checked_sub(FIRST_CARRIER)? as usize).copied()
 }
 
 /// The network of a client: the /24 of an IPv4 address, the /48 of an IPv6 address. An address that carries an IPv4
@@ -123,22 +73,6 @@ impl Network {
         let prefix = u64::from(address >> (32 - ENOUGH_BITS));
         Self { prefix, length: ENOUGH_BITS, scope: before + ENOUGH_BITS }
     }
-}
-
-/// The client at an address, for `steer`. Its country and location are those in the GeoIP database for the address, or
-/// for the IPv4 address that it carries.
-#[must_use]
-pub(crate) fn client_at(table: &Table, places: &Places, address: IpAddr) -> Client {
-    let named = |address: &IpAddr| table.network_of(*address).is_some();
-    let carried = match address {
-        IpAddr::V6(outer) if !named(&address) => {
-            Carrier::of(outer.to_bits()).map(|carrier| IpAddr::V4(Ipv4Addr::from_bits(carrier.inside(outer.to_bits()))))
-        }
-        _ => None,
-    };
-    let address = carried.unwrap_or(address).to_canonical();
-    let Place { country, location } = places.at(address);
-    Client { tenant: None, address: Some(address), country, location }
 }
 
 /// The standing (country, location and jurisdictions) of the client at each address, for all services of one table. If
@@ -359,7 +293,7 @@ impl Classes {
             IpAddr::V6(address) => address.to_bits(),
         };
         let (standing, scope) = self.standings.v6.value_and_scope(address, &self.v6);
-        let Some(carrier) = Carrier::of_value(standing) else { return (self.classes[standing as usize], scope) };
+        let Some(carrier) = carrier_of_value(standing) else { return (self.classes[standing as usize], scope) };
         if known < carrier.at + ENOUGH_BITS {
             // A client that reveals more bits may get another class. So this class applies to no shorter prefix than
             // those bits.
@@ -395,7 +329,7 @@ impl Classes {
             IpAddr::V4(address) => return Network::v4(address.to_bits(), 0),
             IpAddr::V6(address) => address.to_bits(),
         };
-        match Carrier::of_value(self.standings.v6.value(address)) {
+        match carrier_of_value(self.standings.v6.value(address)) {
             Some(carrier) => Network::v4(carrier.inside(address), carrier.at),
             None => Network::v6(address),
         }

@@ -8,14 +8,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use bailiwick_host::locate::geoip::Places;
+use bailiwick_host::locate::ranges::{Bits, Builder, Ranges};
 use bailiwick_rules::fleet::impact::Group;
 use bailiwick_rules::steer::Client;
 use bailiwick_rules::table::{NetworkPlace, Table};
 use ipnet::IpNet;
 
 use crate::locate::classes::{carriers, edges};
-use crate::locate::geoip::Places;
-use crate::locate::ranges::{Bits, Builder, Ranges};
 
 /// The number of bits of an IPv6 address after its /48.
 const BELOW_48: u32 = 80;
@@ -162,9 +162,10 @@ impl Population<'_> {
 
 #[cfg(test)]
 mod tests {
+    use bailiwick_host::locate::client::client_at;
+    use bailiwick_host::locate::geoip::testing::{DatabaseBuilder, flat};
+
     use super::*;
-    use crate::locate::classes::client_at;
-    use crate::locate::geoip::testing::{DatabaseBuilder, flat};
 
     fn table(networks: &str) -> Table {
         let rules = format!(r#"{{"version": 1, "revision": 1, "networks": [{networks}]}}"#);

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bailiwick_host::locate::geoip::Places;
+use bailiwick_host::system::batch::SIZE;
 use bailiwick_rules::load::BucketShares;
 use bailiwick_rules::report::SharesReport;
 use bailiwick_rules::testing::Random;
@@ -13,12 +15,10 @@ use bailiwick_rules::time::Timestamp;
 use smallvec::SmallVec;
 
 use super::Memo;
-use crate::locate::geoip::Places;
 use crate::response::respond::Datagram;
 use crate::response::wire::{Context, Settings};
 use crate::state::load::compile_rules;
 use crate::state::snapshot::{Health, Shares, Snapshot, World, ZoneSource};
-use crate::system::batch::SIZE;
 use crate::testing::{opt, query};
 use crate::zone::{ServiceIndex, file};
 
@@ -158,7 +158,7 @@ fn crowded() -> Snapshot {
         ..Health::default()
     };
     let database = maxminddb::Reader::open_readfile(DATABASE).unwrap();
-    let mut builder = crate::locate::geoip::testing::DatabaseBuilder::new(6);
+    let mut builder = bailiwick_host::locate::geoip::testing::DatabaseBuilder::new(6);
     for network in database.networks(maxminddb::WithinOptions::default()).unwrap() {
         let network = network.unwrap();
         let place = random.bits().to_le_bytes();
@@ -166,7 +166,7 @@ fn crowded() -> Snapshot {
         let coordinates = (f64::from(place[0]) / 255.0 * 140.0 - 70.0, f64::from(place[1]) / 255.0 * 340.0 - 170.0);
         builder = builder.add(
             network.network().unwrap().to_string().parse().unwrap(),
-            &crate::locate::geoip::testing::flat(random.pick::<&str>(&countries), Some(coordinates)),
+            &bailiwick_host::locate::geoip::testing::flat(random.pick::<&str>(&countries), Some(coordinates)),
         );
     }
     let bytes = builder.bytes();

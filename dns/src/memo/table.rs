@@ -5,6 +5,7 @@
 //! Answers for a steered name (a name whose records the rules decide) depend on the client. For such a name the table
 //! holds a mark, which says whose classes of clients count, and one entry for each class and part of a class.
 
+use bailiwick_host::system::batch::{prefetch, with_huge_pages};
 use bailiwick_rules::table::RegionIndex;
 
 use crate::locate::classes::ClassId;
@@ -15,7 +16,6 @@ use crate::state::snapshot::ClientKey;
 use crate::zone::ServiceIndex;
 
 use super::query::Query;
-use crate::system::batch::{prefetch, with_huge_pages};
 
 /// The most sets of entries. A power of two. With [`WAYS`] and the size of a slot this makes 8 MiB.
 const MAX_SETS: usize = 1 << 12;

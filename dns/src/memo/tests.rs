@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use bailiwick_host::locate::geoip::Places;
+use bailiwick_host::locate::geoip::testing::{DatabaseBuilder, flat};
 use bailiwick_rules::testing::{Random, conditions, document};
 use bailiwick_rules::time::Timestamp;
 use hickory_proto::op::Message;
@@ -10,8 +12,6 @@ use serde_json::json;
 use super::*;
 use crate::dnssec::key::{Algorithm, SigningKey};
 use crate::dnssec::key_set::ZoneKeys;
-use crate::locate::geoip::Places;
-use crate::locate::geoip::testing::{DatabaseBuilder, flat};
 use crate::protocol::rdata::rtype;
 use crate::response::answer::Rcode;
 use crate::response::answer::Responses;

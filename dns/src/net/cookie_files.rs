@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
+use bailiwick_host::system::files::{Fault, read_text};
+
 use crate::response::wire::Cookies;
-use crate::system::files::{Fault, read_text};
 
 /// The `[cookies]` section.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

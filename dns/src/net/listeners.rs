@@ -20,15 +20,15 @@ use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 
 pub use absent::Absent;
+use bailiwick_host::certificate::Certificate;
+use bailiwick_host::system::tasks::{Tasks, supervise};
 pub use bind::{BindError, bind_api, is_present};
 use bind::{Binding, Ipv6Only};
 pub use inherited::{HandedSocket, Inherited, Role};
 
-use crate::net::certificate::Certificate;
 use crate::net::streams::{self, Gate, Shared, StreamProtocol, quic};
 use crate::net::udp::UdpLoop;
 use crate::response::respond::Respond;
-use crate::system::tasks::{Tasks, supervise};
 
 /// A drain ends when no request has arrived over streams for this time.
 const QUIET: Duration = Duration::from_millis(100);

@@ -19,9 +19,10 @@ use tracing::{debug, warn};
 
 pub use gate::{Gate, Limits};
 
+use bailiwick_host::system::tasks::Ended;
+
 use crate::response::respond::Respond;
 use crate::response::wire::Transport;
-use crate::system::tasks::Ended;
 use gate::Pass;
 
 /// How long the accept loop pauses if the system has no file descriptor or memory left. Meanwhile connections wait in

@@ -11,13 +11,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bailiwick_host::system::batch::{Batch, SIZE};
+use bailiwick_host::system::tasks::Pulse;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use smallvec::SmallVec;
 use tracing::debug;
 
 use crate::response::respond::Datagrams;
-use crate::system::batch::{Batch, SIZE};
-use crate::system::tasks::Pulse;
 
 /// How often an idle loop checks whether it should stop.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -49,7 +49,7 @@ impl UdpLoop {
             setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
                 .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER))?;
         }
-        Ok(Self { socket, batch: Batch::new() })
+        Ok(Self { socket, batch: Batch::default() })
     }
 
     /// Answers until `stop` is set, then answers the datagrams that have already arrived, and returns. A panic loses
@@ -128,7 +128,7 @@ mod tests {
     }
 
     fn pulse() -> Pulse {
-        crate::system::tasks::Tasks::default().waiting("udp")
+        bailiwick_host::system::tasks::Tasks::default().waiting("udp")
     }
 
     /// Runs a loop bound to `bind`, sends queries to each address of `asked`, and checks the responses' source
@@ -232,7 +232,7 @@ mod tests {
         let server = socket.local_addr().unwrap();
         let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let (stop, tasks) = (Arc::new(AtomicBool::new(false)), crate::system::tasks::Tasks::default());
+        let (stop, tasks) = (Arc::new(AtomicBool::new(false)), bailiwick_host::system::tasks::Tasks::default());
         let pulse = tasks.waiting("udp");
         let thread = std::thread::spawn({
             let (udp, stop) = (UdpLoop::new(socket).unwrap(), Arc::clone(&stop));

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bailiwick_host::system::tasks::{Ended, Tasks, supervise};
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -19,7 +20,6 @@ use crate::program::config::AccessLog as Settings;
 use crate::program::metrics::{LostAccess, Metrics};
 use crate::program::otlp::{ANSWER, PATIENCE, PAUSES, Posted, Poster};
 use crate::state::probe::Secrets;
-use crate::system::tasks::{Ended, Tasks, supervise};
 pub(crate) use event::Access;
 
 /// How long events are gathered for one post.

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bailiwick_host::system::tasks::{Ended, Tasks, supervise};
 use bailiwick_rules::aggregate::{Told, request, tell};
 use bailiwick_rules::observe::{GRACE, MAX_CELLS, Window};
 use bailiwick_rules::rules::Aggregate;
@@ -21,7 +22,6 @@ use crate::program::config::{Fleet, Mode};
 use crate::program::metrics::{Lost, Window as Became};
 use crate::state::fleet::Claims;
 use crate::state::probe::Secrets;
-use crate::system::tasks::{Ended, Tasks, supervise};
 use post::{Body, Poster};
 
 /// How often intervals are looked for.

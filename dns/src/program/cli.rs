@@ -30,6 +30,7 @@ mod verify;
 
 use std::process::ExitCode;
 
+use bailiwick_host::system::clock::Clock;
 use bailiwick_rules::rules::json_schema_text;
 use clap::builder::Styles;
 use clap::builder::styling::{AnsiColor, Effects};
@@ -230,31 +231,25 @@ pub fn run() -> ExitCode {
         Command::Init(args) => init::run(&args),
         Command::Serve(args) => return serve::run(&args),
         Command::Check(args) => check::run(&args, &mut std::io::stdin()),
-        Command::Explain(args) => {
-            explain::run(&args, &mut std::io::stdin(), crate::system::clock::Clock::system().now())
-        }
+        Command::Explain(args) => explain::run(&args, &mut std::io::stdin(), Clock::system().now()),
         Command::Plan(args) => plan::run(&args, &mut std::io::stdin()),
         Command::Simulate(args) => simulate::run(&args, &mut std::io::stdin()),
-        Command::Rules(command) => {
-            rules::run(&command, &mut std::io::stdin(), crate::system::clock::Clock::system().now())
-        }
-        Command::Drill(command) => drill::run(&command, crate::system::clock::Clock::system().now()),
-        Command::Rollout(command) => rollout::run(&command, crate::system::clock::Clock::system().now()),
+        Command::Rules(command) => rules::run(&command, &mut std::io::stdin(), Clock::system().now()),
+        Command::Drill(command) => drill::run(&command, Clock::system().now()),
+        Command::Rollout(command) => rollout::run(&command, Clock::system().now()),
         Command::Bundle(command) => bundle::run(&command),
         Command::Eval(command) => eval::run(&command),
         Command::Status(args) => status::status(&args),
         Command::Top(args) => top::run(&args),
         Command::Releases(args) => releases::run(&args),
-        Command::Drain(args) => drain::drain(&args, crate::system::clock::Clock::system().now()),
+        Command::Drain(args) => drain::drain(&args, Clock::system().now()),
         Command::Undrain(args) => drain::undrain(&args),
-        Command::Shift(command) => shift::run(&command, crate::system::clock::Clock::system().now()),
+        Command::Shift(command) => shift::run(&command, Clock::system().now()),
         Command::Overrides(args) => status::overrides(&args),
         Command::HashKey(args) => hash_key::run(&args),
-        Command::Keys(command) => keys::run(&command, crate::system::clock::Clock::system().now()),
+        Command::Keys(command) => keys::run(&command, Clock::system().now()),
         Command::Fleet(command) => fleet::run(&command),
-        Command::Receipt(command) => {
-            receipt::run(&command, &mut std::io::stdin(), crate::system::clock::Clock::system().now())
-        }
+        Command::Receipt(command) => receipt::run(&command, &mut std::io::stdin(), Clock::system().now()),
         Command::Schema => Report::fine(json_schema_text()),
         Command::Completions { shell } => Report::fine(completions::script(shell, Cli::command())),
         Command::Names(args) => completions::names(&args),

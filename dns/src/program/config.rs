@@ -14,11 +14,11 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
+use bailiwick_host::locate::geoip::Registered;
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::rules::{HttpUrl, SecretName};
 
 use crate::dnssec::budget::SigningLimit;
-use crate::locate::geoip::Registered;
 use crate::net::rate_limit::RateLimit;
 use crate::net::streams::Limits;
 use crate::protocol::name::Name;
@@ -26,11 +26,11 @@ use crate::response::answer::Responses;
 use crate::response::answer::identity::Identity;
 
 pub use crate::dnssec::directory::SignedZone;
-pub use crate::net::certificate::TlsFiles;
 pub use crate::net::cookie_files::CookieFiles;
 pub use crate::state::fleet::{Mode, Nats, Settings as Fleet};
 pub use crate::state::load::Shrink;
 pub use crate::state::probe::SecretFiles;
+pub use bailiwick_host::certificate::TlsFiles;
 pub(crate) use read::zone_name;
 
 /// A configuration that was read and has no errors. Its paths are absolute, or relative to the current directory of the

@@ -4,13 +4,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
+use bailiwick_host::locate::geoip::Places;
 use bailiwick_rules::fleet::impact::{Comparison, Group, Impact, Queries, ServiceImpact};
 use bailiwick_rules::geo::countries;
 use bailiwick_rules::steer::Client;
 use bailiwick_rules::table::Table;
 use bailiwick_rules::time::Timestamp;
 
-use crate::locate::geoip::Places;
 use crate::locate::population::population;
 
 /// What a new document changes for all clients. `progress` is called with the number of services compared so far, and
@@ -80,10 +80,10 @@ fn compared(
 
 #[cfg(test)]
 mod tests {
+    use bailiwick_host::locate::geoip::testing::real_database;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::locate::geoip::testing::real_database;
 
     /// How many services the measured document has.
     const SERVICES: usize = 100;

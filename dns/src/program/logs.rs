@@ -11,10 +11,10 @@ use std::panic::PanicHookInfo;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bailiwick_host::system::clock::Clock;
 use tracing_subscriber::EnvFilter;
 
 use crate::program::logs::queue::{Lines, LogQueue};
-use crate::system::clock::Clock;
 use format::{JsonLines, TextFields};
 
 /// hickory logs every answer with the client's address at INFO, and malformed packets at WARN. Packets must not be able

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bailiwick_host::system::file_reload::FileHealth;
 use bailiwick_rules::id::{RegionId, ServiceId};
 
 use crate::net::rate_limit::Limiter;
@@ -28,7 +29,6 @@ use crate::protocol::rdata::rtype;
 use crate::response::answer::{Origin, Rcode};
 use crate::response::wire::{Outcome, Transport};
 use crate::state::owner::Handle;
-use crate::system::file_reload::FileHealth;
 pub(crate) use accept::Format;
 use accesses::Accesses;
 pub(crate) use accesses::LostAccess;

@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use bailiwick_host::locate::client::client_at;
+use bailiwick_host::locate::geoip::Places;
 use bailiwick_rules::geo::{CountryCode, is_like_code, non_country};
 use bailiwick_rules::health::ReplicaSet;
 use bailiwick_rules::overview::{Overview, overview};
@@ -11,8 +13,6 @@ use bailiwick_rules::table::{ServiceIndex, Table, Tenant, TenantIndex};
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
-use crate::locate::classes::client_at;
-use crate::locate::geoip::Places;
 use crate::text::nearest::suggestion;
 
 /// What is asked, as the command line and the API take it.

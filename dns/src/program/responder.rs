@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
+use bailiwick_host::system::clock::Clock;
 
 use crate::memo::Memo;
 use crate::net::rate_limit::Limiter;
@@ -16,7 +17,6 @@ use crate::response::wire::{self, Context, Outcome, Settings, Transport, respond
 use crate::state::owner::Handle;
 use crate::state::snapshot::Snapshot;
 use crate::state::snapshot::signing::seconds;
-use crate::system::clock::Clock;
 
 /// Answers queries from the current snapshot, and counts the answers.
 pub(super) struct Responder {
@@ -151,13 +151,13 @@ impl Thread {
 
 #[cfg(test)]
 mod tests {
+    use bailiwick_host::locate::geoip::Places;
     use bailiwick_rules::health::{Forced, Status};
     use bailiwick_rules::id::RegionId;
     use bailiwick_rules::rules::Monitor;
     use bailiwick_rules::time::{Millis, Timestamp};
 
     use super::*;
-    use crate::locate::geoip::Places;
     use crate::state::load::compile_rules;
     use crate::state::owner::{InitialState, Offer, spawn};
     use crate::state::probe::{ProbeFailure, ProbeSuccess, Prober, Targets};

@@ -17,10 +17,11 @@ use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use bailiwick_host::certificate::Certificate;
+use bailiwick_host::system::clock::Clock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::net::certificate::Certificate;
 use crate::net::cookie_files;
 use crate::net::listeners::{Addresses, Certificates, Sockets};
 use crate::program::config::{Config, Encrypted};
@@ -32,7 +33,6 @@ use crate::state::load::Sources;
 use crate::state::owner::Handle;
 use crate::state::probe::Secrets;
 use crate::state::startup::{StartedState, check, start};
-use crate::system::clock::Clock;
 pub(super) use args::ServeArgs;
 use http::Http;
 use running::Running;

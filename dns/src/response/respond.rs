@@ -4,8 +4,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use bailiwick_host::system::batch::Datagram;
+
 use crate::response::wire::{Outcome, Transport};
-pub use crate::system::batch::Datagram;
 
 /// Answers packets. Implementations return for any bytes, and never panic.
 pub trait Respond: Send + Sync + 'static {

@@ -18,6 +18,8 @@ pub(crate) mod turns;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bailiwick_host::system::files::{Fault, Mode as FileMode, read_file, replace};
+use bailiwick_host::system::tasks::supervise;
 use bailiwick_rules::fleet::follow::Trust;
 use bailiwick_rules::fleet::gates::Gates;
 use bailiwick_rules::fleet::head::Stage;
@@ -31,8 +33,6 @@ use crate::state::fleet_status::Peer;
 use crate::state::load::compile_rules;
 use crate::state::owner::Handle;
 use crate::state::store::{self, Store};
-use crate::system::files::{Fault, Mode as FileMode, read_file, replace};
-use crate::system::tasks::supervise;
 use bundles::Places;
 use client::Client;
 use nats::Objects;

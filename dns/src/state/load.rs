@@ -7,18 +7,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bailiwick_host::locate::geoip::{Places, Registered};
 use bailiwick_rules::json::Violation;
 use bailiwick_rules::table::Table;
 
 use crate::dnssec::directory::SignedZone;
-use crate::locate::geoip::{Places, Registered};
 use crate::protocol::name::Name;
 use crate::state::snapshot::{Rules, ZoneSource};
 use crate::text::json_place::{self, Place};
 use crate::zone::{ZoneError, file};
 
-pub(crate) use crate::system::files::Fault;
-pub(crate) use crate::system::files::{read_file, read_text};
+pub(crate) use bailiwick_host::system::files::Fault;
+pub(crate) use bailiwick_host::system::files::{read_file, read_text};
 
 /// What to do with a new version of a zone that has lost more than a third of its names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -16,6 +16,9 @@ use std::time::Duration;
 
 use arc_swap::cache::Cache;
 use arc_swap::{ArcSwap, Guard};
+use bailiwick_host::locate::geoip::Places;
+use bailiwick_host::system::clock::Clock;
+use bailiwick_host::system::tasks::Tasks;
 use bailiwick_rules::drill::kept::{Refusal, Run, Wanted};
 use bailiwick_rules::health::Forced;
 use bailiwick_rules::id::Overridden;
@@ -24,15 +27,12 @@ use bailiwick_rules::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::dnssec::key_set::ZoneKeys;
-use crate::locate::geoip::Places;
 use crate::state::fleet_status::FleetStatus;
 use crate::state::keeper::{KeeperHandle, Write};
 use crate::state::leases::Leases;
 use crate::state::observed::Observed;
 use crate::state::snapshot::{Rules, Snapshot, ZoneSource};
 use crate::state::store::Kind;
-use crate::system::clock::Clock;
-use crate::system::tasks::Tasks;
 
 pub(crate) use task::{InitialState, conflicting, faults_of, older, spawn, warnings_of};
 

@@ -28,8 +28,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::system::clock::Clock;
-use crate::system::tasks::catching_panics;
+use bailiwick_host::system::clock::Clock;
+use bailiwick_host::system::tasks::catching_panics;
 pub(crate) use loads::{LoadResult, SourceId};
 pub(crate) use model::{NodeContext, Places, Tokens};
 pub(crate) use network::NetworkProber;

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use bailiwick_host::locate::geoip::{Places, Registered};
+use bailiwick_host::system::clock::Clock;
 use bailiwick_rules::table::Succession;
 use bailiwick_rules::time::Timestamp;
 
-use crate::locate::geoip::{Places, Registered};
 use crate::protocol::name::Name;
 use crate::state::load::Shrink;
 use crate::state::load::{Fault, Sources};
@@ -20,7 +21,6 @@ use crate::state::probe::{NetworkProber, Prober, Secrets};
 use crate::state::snapshot::{RejectedZone, Rules, World, ZoneSource};
 use crate::state::store::{Kind, Store};
 use crate::state::watch::{self, Feed, Parts, Reading, SourcePart};
-use crate::system::clock::Clock;
 use crate::zone::{Zone, ZoneError, file};
 
 /// A node whose state is in service.

@@ -14,6 +14,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bailiwick_host::system::files::{Mode, replace};
 use bailiwick_rules::fleet::Agreed;
 use bailiwick_rules::health::{Forced, Status};
 use bailiwick_rules::id::Overridden;
@@ -23,7 +24,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::name::Name;
 use crate::state::snapshot::ZoneSource;
-use crate::system::files::{Mode, replace};
 
 /// The rules last in service, byte for byte.
 const RULES: &str = "rules.last-good.json";

@@ -18,6 +18,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
+use bailiwick_host::system::batch::give_back_memory;
+use bailiwick_host::system::tasks::{Backoff, Pulse};
+
 use crate::dnssec::directory::SignedZone;
 use crate::dnssec::key_set::ZoneKeys;
 use crate::protocol::name::{Name, NameRef};
@@ -25,8 +28,6 @@ use crate::state::load::Sources;
 use crate::state::owner::{Faults, FileKind, Handle, Offer};
 use crate::state::snapshot::ZoneSource;
 use crate::state::store::{Kind, Store};
-use crate::system::batch::give_back_memory;
-use crate::system::tasks::{Backoff, Pulse};
 use change::Moves;
 use part::{Check, any_version};
 pub(crate) use part::{Reading, SourcePart, read_geoip, read_rules, read_zone, read_zone_keys};
@@ -167,7 +168,7 @@ impl Watching {
                 Ok(false) => return,
                 Err(_) => {
                     pulse.panicked();
-                    pause = backoff.next();
+                    pause = backoff.next_pause();
                 }
             }
             self.tidy_up();

@@ -6,6 +6,7 @@ mod checks;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bailiwick_host::system::batch::in_huge_pages;
 use smallvec::{SmallVec, smallvec};
 
 use super::index::{Descent, NameTree, TOP};
@@ -13,7 +14,6 @@ use super::records::{At, Records};
 use super::{CompactIndex, Compiled, Location, Node, RrSet, SteeredOwner, Zone, ZoneError};
 use crate::protocol::name::Name;
 use crate::protocol::rdata::{RdataSet, rtype};
-use crate::system::batch::in_huge_pages;
 
 /// Compiles a zone; see [`Zone::compile`].
 pub(super) fn compile(origin: &Name, records: &Records, steered: &[SteeredOwner]) -> Result<Compiled, Vec<ZoneError>> {

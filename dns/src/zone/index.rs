@@ -8,8 +8,9 @@
 //! lookup reads can be prefetched for many names at once: first with [`NameTree::expect`], then with
 //! [`NameTree::approach`].
 
+use bailiwick_host::system::batch::{in_huge_pages, prefetch};
+
 use crate::protocol::name::{MAX_LABELS, NameRef, case, label_at, label_starts};
-use crate::system::batch::{in_huge_pages, prefetch};
 
 /// The number of the top of the tree.
 pub(crate) const TOP: u32 = 0;

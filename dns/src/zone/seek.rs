@@ -2,10 +2,11 @@
 //! returns the same as [`Zone::locate`]. Each step starts to load the memory that the next step reads. So the steps of
 //! many lookups can overlap. Called by `zones::seek`.
 
+use bailiwick_host::system::batch::prefetch;
+
 use super::index::Descent;
 use super::{LookupResult, NodeId, Zone};
 use crate::protocol::name::{NameRef, case};
-use crate::system::batch::prefetch;
 
 /// The key of a name in the index of its zone.
 #[derive(Debug, Clone, Copy)]

@@ -3,10 +3,12 @@
 use ipnet::IpNet;
 use proptest::prelude::*;
 
+use bailiwick_host::locate::carrier::carried;
+use bailiwick_host::locate::client::client_at;
+use bailiwick_host::locate::geoip::testing::{DatabaseBuilder, flat, geoip2, real_database};
 use bailiwick_rules::steer::rank;
 
 use super::*;
-use crate::locate::geoip::testing::{DatabaseBuilder, flat, geoip2, real_database};
 
 const COUNTRIES: [&str; 6] = ["DE", "FR", "GB", "US", "JP", "BR"];
 

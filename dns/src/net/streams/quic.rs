@@ -10,6 +10,8 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bailiwick_host::certificate::Certificate;
+use bailiwick_host::system::tasks::Ended;
 use hickory_server::net::quic::DoqErrorCode;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig};
@@ -17,9 +19,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::{HANDSHAKE, Shared};
-use crate::net::certificate::Certificate;
 use crate::response::respond::Respond;
-use crate::system::tasks::Ended;
 
 /// The protocol's name in the TLS handshake (RFC 9250 §4.1.1).
 const ALPN: &[u8] = b"doq";

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bailiwick_host::system::tasks::Ended;
 use bailiwick_rules::aggregate::{Rejected, rejected};
 use bailiwick_rules::rules::{Aggregate, SecretName};
 use bytes::Bytes;
@@ -15,7 +16,6 @@ use crate::program::api::Api;
 use crate::program::metrics::{Lost, Window};
 use crate::program::otlp::{self, ANSWER, PATIENCE, PAUSES, Posted};
 use crate::state::probe::Secrets;
-use crate::system::tasks::Ended;
 
 /// One request to the receiver.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ mod picture;
 
 use std::path::Path;
 
+use bailiwick_host::system::clock::Clock;
 use bailiwick_rules::id::RegionId;
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
@@ -18,7 +19,6 @@ use crate::state::bundles::Bundles;
 use crate::state::load::Sources;
 use crate::state::probe::Secrets;
 use crate::state::startup::{StartedState, start};
-use crate::system::clock::Clock;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 /// It may read, and post what Workers post.
@@ -63,7 +63,7 @@ impl Fixture {
             node: "ns1".to_owned(),
             rules: at("rules.json"),
             geoip: None,
-            registered: crate::locate::geoip::Registered::Ignored,
+            registered: bailiwick_host::locate::geoip::Registered::Ignored,
             zones: Vec::new(),
             dnssec: Vec::new(),
             directory: directory.path().to_owned(),

@@ -93,6 +93,7 @@ async fn accept(
 
 #[cfg(test)]
 mod tests {
+    use bailiwick_host::certificate::Certificate;
     use rustls::crypto::ring;
     use rustls::pki_types::ServerName;
     use rustls::{ClientConfig, RootCertStore};
@@ -100,7 +101,6 @@ mod tests {
     use tokio_rustls::TlsConnector;
 
     use super::*;
-    use crate::net::certificate::Certificate;
     use crate::program::config::TlsFiles;
 
     #[tokio::test]

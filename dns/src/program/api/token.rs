@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bailiwick_host::system::file_reload::Renew;
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::rules::KeyDigest;
 use subtle::ConstantTimeEq;
 
 use crate::program::config;
 use crate::state::load::{Fault, read_text};
-use crate::system::file_reload::Renew;
 
 /// A token of fewer characters is warned of, because it could be guessed. 32 characters are 128 bits in hex.
 const STRONG: usize = 32;

@@ -11,6 +11,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bailiwick_host::certificate::Certificate;
+use bailiwick_host::locate::geoip::{Places, Registered, UnknownCode};
+use bailiwick_host::system::clock::Clock;
 use bailiwick_rules::geo::{self, NonCountry};
 use bailiwick_rules::json::Violation;
 use bailiwick_rules::rules::SecretName;
@@ -20,8 +23,6 @@ use serde::Serialize;
 
 use crate::dnssec::directory::read_keys;
 use crate::dnssec::key_set::ZoneKeys;
-use crate::locate::geoip::{Places, Registered, UnknownCode};
-use crate::net::certificate::Certificate;
 use crate::net::cookie_files;
 use crate::program::aggregate;
 use crate::program::api::token::{Token, warnings};
@@ -32,7 +33,6 @@ use crate::state::owner;
 use crate::state::probe::{SecretFiles, authorities, read_secret};
 use crate::state::snapshot::{Rules, World, ZoneSource};
 use crate::state::store::Store;
-use crate::system::clock::Clock;
 use crate::zone::Zone;
 
 /// Options of `bailiwick check`.
@@ -139,7 +139,7 @@ pub(super) fn read_rules(file: &Path, stdin: &mut dyn Read) -> Result<Arc<Rules>
     let mut bytes = Vec::new();
     let (name, read) = match file == Path::new("-") {
         true => ("standard input".to_owned(), stdin.read_to_end(&mut bytes)),
-        false if crate::system::files::is_special(file) => {
+        false if bailiwick_host::system::files::is_special(file) => {
             (file.display().to_string(), File::open(file).and_then(|mut pipe| pipe.read_to_end(&mut bytes)))
         }
         false => return load::read_rules(file),

@@ -12,6 +12,7 @@ mod verify;
 
 use std::path::PathBuf;
 
+use bailiwick_host::system::files::{Mode, replace};
 use bailiwick_rules::drill::record::Record;
 use bailiwick_rules::time::Timestamp;
 use clap::Subcommand;
@@ -19,7 +20,6 @@ use clap::Subcommand;
 use super::verify::{VerifyArgs, verify};
 use crate::program::report::Report;
 use crate::state::load::read_file;
-use crate::system::files::{Mode, replace};
 
 /// What to do with a drill.
 #[derive(Debug, Subcommand)]

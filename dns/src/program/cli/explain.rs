@@ -4,6 +4,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 
+use bailiwick_host::locate::geoip::Registered;
 use bailiwick_rules::explain::{Explanation, explain};
 use bailiwick_rules::health::{RegionHealth, supposing_down};
 use bailiwick_rules::overview::Overview;
@@ -13,7 +14,6 @@ use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
 use super::check::read_rules;
-use crate::locate::geoip::Registered;
 use crate::program::config::Config;
 use crate::program::question::Question;
 use crate::program::report::Report;

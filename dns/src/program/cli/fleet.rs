@@ -5,6 +5,7 @@ mod nats_config;
 
 use std::path::{Path, PathBuf};
 
+use bailiwick_host::system::files::{Mode, replace};
 use bailiwick_rules::receipt::PublicKey;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,7 +19,6 @@ use super::status::StatusArgs;
 use crate::program::fleet_report::FleetReport;
 use crate::program::report::Report;
 use crate::state::load::read_text;
-use crate::system::files::{Mode, replace};
 
 /// What to do with a fleet.
 #[derive(Debug, Subcommand)]

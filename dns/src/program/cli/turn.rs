@@ -7,6 +7,8 @@
 use std::marker::PhantomData;
 use std::time::Instant;
 
+use bailiwick_host::system::clock::Clock;
+use bailiwick_host::system::random;
 use bailiwick_rules::fleet::lease::{Contender, Turn};
 use bailiwick_rules::time::{Millis, Timestamp};
 use serde::Serialize;
@@ -14,8 +16,6 @@ use serde::de::DeserializeOwned;
 
 use super::rules::rules_store::Buckets;
 use crate::state::fleet::SwapOutcome;
-use crate::system::clock::Clock;
-use crate::system::random;
 
 /// The shortest span of a lease: some time more than the two requests to NATS of a look may take.
 const SPAN: Millis = Millis(15_000);

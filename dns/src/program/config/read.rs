@@ -14,6 +14,7 @@ use std::num::NonZero;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use bailiwick_host::locate::geoip::Registered;
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::rules::SecretName;
 use toml::Spanned;
@@ -23,7 +24,6 @@ use self::values::kind;
 use super::keys::names;
 use super::{Api, Config, ConfigError, CookieFiles, Fleet, Mode, SecretFiles, Shrink, TlsFiles, ZoneFile};
 use crate::dnssec::budget::SigningLimit;
-use crate::locate::geoip::Registered;
 use crate::net::streams::Limits;
 use crate::protocol::name::Name;
 use crate::response::answer::Responses;

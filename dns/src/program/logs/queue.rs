@@ -14,11 +14,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bailiwick_host::system::clock::Clock;
 use bailiwick_rules::time::Timestamp;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::program::logs::LogFormat;
-use crate::system::clock::Clock;
 
 /// The most octets that may wait to be written: some thousands of lines.
 const MAX: usize = 1 << 20;

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use bailiwick_host::certificate::Certificate;
+use bailiwick_host::system::file_reload::Renew;
+use bailiwick_host::system::tasks::{Ended, supervise};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
 use super::strings;
-use crate::net::certificate::Certificate;
 use crate::net::listeners::{Absent, HandedSocket, Inherited, Role, bind_api};
 use crate::program::access_log::AccessLog;
 use crate::program::api::failed_tokens::FailedTokens;
@@ -26,8 +28,6 @@ use crate::program::picture::Picture;
 use crate::state::bundles::Bundles;
 use crate::state::owner::Handle;
 use crate::state::probe::Secrets;
-use crate::system::file_reload::Renew;
-use crate::system::tasks::{Ended, supervise};
 
 /// How long the server waits at its end for requests in progress, and after that for the access log's receiver.
 const DRAIN: Duration = Duration::from_secs(1);

@@ -16,6 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bailiwick_host::system::clock::Clock;
+use bailiwick_host::system::file_reload::{Renew, Renewal};
+use bailiwick_host::system::files::{Mode, replace};
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::{info, warn};
@@ -39,9 +42,6 @@ use crate::state::owner::Handle;
 use crate::state::probe::Secrets;
 use crate::state::startup::StartedState;
 use crate::state::watch::Feed;
-use crate::system::clock::Clock;
-use crate::system::file_reload::{Renew, Renewal};
-use crate::system::files::{Mode, replace};
 
 /// How long the server waits at its end for queries in progress.
 const DRAIN: Duration = Duration::from_secs(2);

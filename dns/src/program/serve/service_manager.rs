@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bailiwick_host::system::tasks::Tasks;
 use tracing::{debug, error, info, warn};
-
-use crate::system::tasks::Tasks;
 
 /// How many times the watchdog is notified within its timeout, so that a lost message does no harm.
 const TIMES: u32 = 3;

@@ -23,13 +23,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use bailiwick_host::system::batch::receive_file;
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, info, warn};
 
 use crate::net::listeners::{HandedSocket, Inherited, Role};
 use crate::state::store;
-use crate::system::batch::receive_file;
 
 /// The socket's name in the state directory.
 const NAME: &str = "takeover.sock";
@@ -253,7 +253,7 @@ pub(super) fn of_systemd() -> Inherited {
     let names = read("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
     let mut inherited = Inherited::default();
-    for file in crate::system::batch::passed_files(count) {
+    for file in bailiwick_host::system::batch::passed_files(count) {
         let name = names.next().unwrap_or_default();
         if let Err(error) = file.and_then(|file: OwnedFd| inherited.add(Role::named(name), file)) {
             warn!(name, %error, "a file that systemd passes is of no use");

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use bailiwick_host::system::files::{Mode, replace};
 use bailiwick_rules::bundle::{HEADER_MOST, Version, read_header};
 use bailiwick_rules::id::BundleId;
 use bailiwick_rules::time::Timestamp;
 
 use super::StoredVersion;
 use super::served::LastServed;
-use crate::system::files::{Mode, replace};
 
 /// The folder within the state directory.
 const BUNDLES: &str = "bundles";

@@ -6,6 +6,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bailiwick_host::system::random;
+use bailiwick_host::system::tasks::Ended;
 use bailiwick_rules::bundle::{LARGEST_PACK, Version};
 use bailiwick_rules::id::BundleId;
 use bailiwick_rules::table::Revision;
@@ -18,8 +20,6 @@ use super::client::Client;
 use super::nats::Objects;
 use crate::state::bundles::Bundles;
 use crate::state::owner::Handle;
-use crate::system::random;
-use crate::system::tasks::Ended;
 
 /// The first pause before a version that couldn't be fetched is tried again.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

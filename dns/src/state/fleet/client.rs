@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use bailiwick_host::system::files::{Stamp, read_text};
 use bailiwick_rules::bundle::Version;
 use bailiwick_rules::fleet::head::{LONGEST_HEAD, Stage};
 use bailiwick_rules::id::BundleId;
@@ -15,7 +16,6 @@ use reqwest::{Response, StatusCode};
 
 use super::Settings;
 use crate::state::probe::authorities;
-use crate::system::files::{Stamp, read_text};
 use crate::text::cause::innermost;
 
 /// The header that carries the head of a document, as JSON in base64url.

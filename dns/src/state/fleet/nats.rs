@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Message;
+use bailiwick_host::system::random;
+use bailiwick_host::system::tasks::{Ended, supervise};
 use bailiwick_rules::fleet::follow::{NoChange, OwnDocument};
 use bailiwick_rules::fleet::head::{Head, sha256_hex};
 use futures_util::{FutureExt, StreamExt};
@@ -28,8 +30,6 @@ use super::offer::{First, LastOffer, OfferDecision, Outcome, as_first, carry_out
 use super::{Settings, turns};
 use crate::state::fleet_status::Store;
 use crate::state::owner::Handle;
-use crate::system::random;
-use crate::system::tasks::{Ended, supervise};
 use bucket::{NEWS, RULES};
 use pools::Pools;
 

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bailiwick_host::system::random;
+use bailiwick_host::system::tasks::supervise;
 use bailiwick_rules::fleet::follow::{LARGEST_DOCUMENT, OwnDocument};
 use bailiwick_rules::report::HealthReport;
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -15,8 +17,6 @@ use super::offer::{First, LastOffer, OfferDecision, as_first, carry_out, decide,
 use super::{LARGEST_REPORT, Settings};
 use crate::state::fleet_status::PeerReport;
 use crate::state::owner::Handle;
-use crate::system::random;
-use crate::system::tasks::supervise;
 
 /// Starts a task for each peer.
 pub(super) fn start(settings: &Arc<Settings>, client: &Arc<Client>, handle: &Handle) {
@@ -38,7 +38,7 @@ struct Peer {
 }
 
 impl Peer {
-    async fn run(self) -> crate::system::tasks::Ended {
+    async fn run(self) -> bailiwick_host::system::tasks::Ended {
         let mut last_offer = LastOffer::default();
         loop {
             let result = self.ask(&mut last_offer).await;

@@ -5,12 +5,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bailiwick_host::system::tasks::{Ended, supervise};
 use bailiwick_rules::fleet::head::Head;
 
 use crate::state::owner::Handle;
 use crate::state::snapshot::Snapshot;
 use crate::state::store::{Kind, Store};
-use crate::system::tasks::{Ended, supervise};
 
 /// Starts the task that follows the owner until the owner ends.
 pub(super) fn start(handle: &Handle) {

@@ -11,6 +11,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bailiwick_host::system::clock::Clock;
+use bailiwick_host::system::random;
+use bailiwick_host::system::tasks::Ended;
 use bailiwick_rules::quota::{Amounts, Stamps, StoreClock};
 use bailiwick_rules::table::Table;
 use bailiwick_rules::time::Timestamp;
@@ -20,9 +23,6 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use crate::state::leases::{BegunTurn, Leases, PoolName};
 use crate::state::owner::Handle;
-use crate::system::clock::Clock;
-use crate::system::random;
-use crate::system::tasks::Ended;
 
 /// How often the task looks for turns that are due.
 const LOOK: Duration = Duration::from_millis(100);

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bailiwick_host::locate::geoip::Places;
 use bailiwick_rules::health::Status;
 use bailiwick_rules::id::{RegionId, ServiceId};
 use bailiwick_rules::load::{
@@ -19,7 +20,6 @@ use bailiwick_rules::steer::{Conditions, Local, Ranking, effective_status};
 use bailiwick_rules::table::{Region, RegionIndex, ServiceIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use crate::locate::geoip::Places;
 use crate::state::observed::Observed;
 use crate::state::snapshot::{self, Health, Rules, Shares, World, endpoints_up};
 

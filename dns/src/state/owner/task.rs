@@ -26,6 +26,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
+use bailiwick_host::system::clock::Clock;
+use bailiwick_host::system::tasks::{Backoff, Panicked, Pulse, Tasks, catching_panics};
 use compile::finished;
 pub(crate) use faults::faults_of;
 
@@ -40,8 +42,6 @@ use crate::state::observed::Observed;
 use crate::state::probe::{LoadResult, NodeContext, ProbeResult, Prober, Probing, ReleaseResult, ReplicaResult};
 use crate::state::snapshot::{Health, RejectedZone, Snapshot, World, ZoneSource};
 use crate::state::store::{Kind, Store};
-use crate::system::clock::Clock;
-use crate::system::tasks::{Backoff, Panicked, Pulse, Tasks, catching_panics};
 use crate::zone::ZoneError;
 
 /// How many changes and results may wait for the owner.
@@ -271,7 +271,7 @@ impl<P: Prober> Owner<P> {
                     self.pulse.panicked();
                     self.status.panics += 1;
                     self.publish_status();
-                    let pause = backoff.next();
+                    let pause = backoff.next_pause();
                     tracing::error!("the owner of health and reloads goes on in {} ms", pause.as_millis());
                     sleep(pause).await;
                 }

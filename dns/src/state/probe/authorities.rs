@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use bailiwick_host::certificate::provider;
+use bailiwick_host::system::files::Stamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt;
 
-use crate::net::certificate::provider;
 use crate::state::load::{Fault, read_file};
-use crate::system::files::Stamp;
 
 /// The line before a certificate in PEM (RFC 7468 §5.1).
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";

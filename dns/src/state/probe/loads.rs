@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bailiwick_host::system::tasks::catching_panics;
 use bailiwick_rules::load::EngineReading;
 use bailiwick_rules::rules::LoadSource;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Prober, Running, SLOW, Slots, first_pause};
-use crate::system::tasks::catching_panics;
 
 /// The longest pause after failures, in intervals of the source.
 const LONGEST_PAUSE: u32 = 8;

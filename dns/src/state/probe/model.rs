@@ -3,6 +3,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bailiwick_host::system::clock::Clock;
+use bailiwick_host::system::random;
 use bailiwick_rules::id::{EndpointId, RegionId};
 use bailiwick_rules::probe::{ProbeTokens, next_round, phase};
 use bailiwick_rules::rules::ProbeBudget;
@@ -11,8 +13,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Outcome, Prober, Probes};
 use crate::state::observed::Observed;
-use crate::system::clock::Clock;
-use crate::system::random;
 
 /// What tasks of monitors know about the node that they run on.
 #[derive(Debug, Clone)]

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bailiwick_host::system::clock::Clock;
 use bailiwick_rules::health::AddressFamily;
 use bailiwick_rules::load::EngineReading;
 use bailiwick_rules::release::{CompletionReport, Form, ModelListing, ReleaseSource};
@@ -30,7 +31,6 @@ use super::authorities::Authorities;
 use super::failure::{TlsSettings, by_address, chain, describe};
 use super::lookups::Lookups;
 use super::{ProbeFailure, ProbeSuccess, Prober, Secrets, Targets};
-use crate::system::clock::Clock;
 use model::{CONNECT, RaisedLimits};
 
 /// How much of a response's body is searched, in bytes.

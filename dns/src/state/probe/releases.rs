@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bailiwick_host::system::random;
+use bailiwick_host::system::tasks::catching_panics;
 use bailiwick_rules::probe::{next_round, phase};
 use bailiwick_rules::release::{Confirmed, Form, Next, Reading, ReleaseSource, Round};
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -16,8 +18,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::model::Tokens;
 use super::{NodeContext, Prober, Running, SLOW, Slots};
-use crate::system::random;
-use crate::system::tasks::catching_panics;
 
 /// How long one answer may take.
 const WITHIN: Duration = Duration::from_secs(10);

@@ -8,14 +8,14 @@
 
 use std::sync::Arc;
 
+use bailiwick_host::system::clock::Clock;
+use bailiwick_host::system::tasks::catching_panics;
 use bailiwick_rules::replica::{ReadFailure, ReplicaReading};
 use bailiwick_rules::rules::ReplicaSource;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Prober, Running, SLOW, Slots, first_pause};
-use crate::system::clock::Clock;
-use crate::system::tasks::catching_panics;
 
 /// A copy's number. The owner assigns each number once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

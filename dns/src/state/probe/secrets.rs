@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::system::files::{Fault, Stamp, read_text};
+use bailiwick_host::system::files::{Fault, Stamp, read_text};
 
 /// The longest value of a secret, in bytes.
 const LONGEST: usize = 16 << 10;

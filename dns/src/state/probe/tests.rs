@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 
+use bailiwick_host::system::clock::Clock;
 use bailiwick_rules::table::Table;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -14,7 +15,6 @@ use tokio::net::TcpListener;
 use super::network::MAX_BODY;
 use super::*;
 use crate::state::observed::Observed;
-use crate::system::clock::Clock;
 
 /// An HTTP server that gives the same answer to every request and records the requests. It stops when dropped.
 struct Server {

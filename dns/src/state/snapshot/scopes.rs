@@ -5,6 +5,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use bailiwick_host::locate::carrier::carried;
+use bailiwick_host::locate::geoip::Places;
+use bailiwick_host::locate::geoip::testing::{DatabaseBuilder, flat, geoip2};
 use bailiwick_rules::load::{BucketShares, Home, Point};
 use bailiwick_rules::report::SharesReport;
 use bailiwick_rules::steer::{PathClass, decide, rank, stand};
@@ -17,9 +20,7 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::*;
-use crate::locate::classes::{Classes, carried};
-use crate::locate::geoip::Places;
-use crate::locate::geoip::testing::{DatabaseBuilder, flat, geoip2};
+use crate::locate::classes::Classes;
 use crate::response::wire::{Context, Settings, Transport, respond};
 use crate::state::load::compile_rules;
 use crate::testing;
@@ -134,7 +135,7 @@ impl TestWorld {
         let rules = compile_rules(rules.to_string().into_bytes(), "rules.json").expect("sound rules");
         let mut builder = DatabaseBuilder::new(6);
         let recorded = prefixes(random);
-        for prefix in recorded.iter().filter(|prefix| crate::locate::classes::carried(prefix.network()).is_none()) {
+        for prefix in recorded.iter().filter(|prefix| carried(prefix.network()).is_none()) {
             let location = random.chance(30).then_some((35.68, 139.69));
             let record = if random.chance(50) { flat } else { geoip2 };
             builder = builder.add(*prefix, &record(random.pick::<&str>(&COUNTRIES), location));

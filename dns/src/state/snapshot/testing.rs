@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use bailiwick_host::locate::client::client_at;
 use bailiwick_rules::explain::{Explanation, explain};
 use bailiwick_rules::steer::{Ask, Client, Local};
 use bailiwick_rules::time::Timestamp;
@@ -9,7 +10,6 @@ use bailiwick_rules::time::Timestamp;
 use super::Snapshot;
 use crate::dnssec::key_set::KeySet;
 use crate::dnssec::presigned::SignedZone;
-use crate::locate::classes;
 use crate::protocol::name::NameRef;
 
 impl Snapshot {
@@ -31,7 +31,7 @@ impl Snapshot {
 
     /// The client at an address, located by GeoIP data and `networks`, as an argument of `steer`.
     pub(crate) fn client_at(&self, address: IpAddr) -> Client {
-        classes::client_at(self.table(), self.world.places(), address)
+        client_at(self.table(), self.world.places(), address)
     }
 
     /// Steers any client and explains the result, with the health of this snapshot at the time `now`.

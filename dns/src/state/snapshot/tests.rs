@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
+use bailiwick_host::locate::geoip::Places;
+use bailiwick_host::locate::geoip::testing::{DatabaseBuilder, flat};
 use bailiwick_rules::health::{AntiFlap, Reading, Status, Thresholds};
 
 use super::*;
-use crate::locate::geoip::Places;
-use crate::locate::geoip::testing::{DatabaseBuilder, flat};
 use crate::protocol::rdata::rtype;
 use crate::response::answer::Ecs;
 use crate::state::load::compile_rules;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use bailiwick_host::locate::geoip::Places;
 use bailiwick_rules::rules::SteeredHost;
 use bailiwick_rules::table::{RegionIndex, Service, Table};
 use bailiwick_rules::time::Timestamp;
@@ -14,7 +15,6 @@ use crate::dnssec::key_set::ZoneKeys;
 use crate::dnssec::online_signer::OnlineSigner;
 use crate::dnssec::unsignable::unsignable;
 use crate::locate::classes::{Classes, Standings};
-use crate::locate::geoip::Places;
 use crate::protocol::name::{Name, NameRef};
 use crate::protocol::rdata::{rtype, target};
 use crate::zone::{LookupResult, Record, Records, ServiceIndex, SteeredOwner, Zone, ZoneError};

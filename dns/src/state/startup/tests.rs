@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use bailiwick_host::locate::geoip::testing::{DatabaseBuilder, flat};
 use bailiwick_rules::rules::Monitor;
 use bailiwick_rules::time::Millis;
 use tempfile::TempDir;
@@ -14,7 +15,6 @@ use crate::dnssec::key::{Algorithm, SigningKey};
 use crate::dnssec::policy::Policy;
 use crate::dnssec::state::State;
 use crate::dnssec::timeline::{self, NewKey};
-use crate::locate::geoip::testing::{DatabaseBuilder, flat};
 use crate::program::config::SignedZone;
 use crate::state::probe::{ProbeFailure, ProbeSuccess, Targets};
 
@@ -77,7 +77,7 @@ impl Node {
             node: "ns1".to_owned(),
             rules: self.path("rules.json"),
             geoip: Some(self.path("geo.mmdb")),
-            registered: crate::locate::geoip::Registered::Ignored,
+            registered: bailiwick_host::locate::geoip::Registered::Ignored,
             zones: vec![("example.com".parse().unwrap(), self.path("example.zone"))],
             dnssec: Vec::new(),
             directory: self.path("."),

@@ -10,9 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use bailiwick_host::system::files::{FileMetadata, Stamp};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
-
-use crate::system::files::{FileMetadata, Stamp};
 
 /// The most reads of events at one check. Further events wait for the next check.
 const MAX_READS: usize = 256;

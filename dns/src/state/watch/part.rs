@@ -6,6 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+use bailiwick_host::locate::geoip::{Places, Registered};
+use bailiwick_host::system::files::Stamp;
 use bailiwick_rules::time::Timestamp;
 
 use super::change::{Moves, change};
@@ -13,12 +15,10 @@ use super::settle::{CompareResult, Millis, Next, Settling, Verdict};
 use crate::dnssec::directory::SignedZone;
 use crate::dnssec::directory::{STATE, read_keys};
 use crate::dnssec::key_set::ZoneKeys;
-use crate::locate::geoip::{Places, Registered};
 use crate::protocol::name::Name;
 use crate::state::load::Shrink;
 use crate::state::load::{self, Fault, Unusable, compile_rules, read_file};
 use crate::state::snapshot::{Rules, ZoneSource};
-use crate::system::files::Stamp;
 
 /// The result of reading a part, and the state of its files just before they were opened.
 #[derive(Debug)]

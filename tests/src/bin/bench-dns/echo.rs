@@ -11,7 +11,7 @@ use bailiwick_dns::net::streams::{Gate, Limits};
 use bailiwick_dns::response::answer::{Origin, Rcode};
 use bailiwick_dns::response::respond::{Datagram, Datagrams, Respond};
 use bailiwick_dns::response::wire::{Class, Outcome, Transport};
-use bailiwick_dns::system::tasks::Tasks;
+use bailiwick_host::system::tasks::Tasks;
 
 /// Gives back what it gets.
 struct Echo;

@@ -6,9 +6,8 @@ use std::fs::FileType;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bailiwick_host::system::files::read_file;
 use bailiwick_rules::bundle::{MOST_BYTES, MOST_FILES, check_path};
-
-use crate::system::files::read_file;
 
 /// The files of a folder.
 #[derive(Debug, Default)]

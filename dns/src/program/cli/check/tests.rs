@@ -1,7 +1,8 @@
 //! Tests of `bailiwick check` over files in a temporary folder: which mistakes it finds, and how it reports them.
 
+use bailiwick_host::locate::geoip::testing::{DatabaseBuilder, flat};
+
 use super::*;
-use crate::locate::geoip::testing::{DatabaseBuilder, flat};
 
 fn check_in(directory: &Path, files: &[(&str, &str)]) -> Findings {
     for (name, text) in files {

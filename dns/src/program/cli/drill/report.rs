@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use bailiwick_host::system::files::{Mode, replace};
 use bailiwick_rules::drill::record::{Outcome, Phase, Record};
 use bailiwick_rules::time::{Millis, Timestamp};
 use clap::Args;
@@ -20,7 +21,6 @@ use crate::program::cli::seal::{seal, signer};
 use crate::program::receipt::{Demands, Verified, VerifyError, verify};
 use crate::program::report::Report;
 use crate::state::load::read_text;
-use crate::system::files::{Mode, replace};
 
 /// Options of `bailiwick drill report`.
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use bailiwick_host::system::clock::Clock;
 use bailiwick_rules::drill::preflight::Preflight;
 use bailiwick_rules::drill::schedule::{due, waits};
 use bailiwick_rules::id::DrillId;
@@ -18,7 +19,6 @@ use crate::program::cli::rules::rules_store::Buckets;
 use crate::program::cli::turn::{Runner, Runs};
 use crate::program::config::Config;
 use crate::program::report::Report;
-use crate::system::clock::Clock;
 
 /// The key of the lease.
 const KEY: &str = "drills";

@@ -6,6 +6,8 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+use bailiwick_host::system::clock::Clock;
+use bailiwick_host::system::files::{Mode, replace};
 use bailiwick_rules::eval::{Case, Header, MAX_SUITE, Outcome, Suite, VERSION, read_suite};
 use bailiwick_rules::id::{RegionId, ServiceId};
 use bailiwick_rules::rollout::Arm;
@@ -21,8 +23,6 @@ use super::table::{self, Summary};
 use super::{judge, page};
 use crate::program::report::Report;
 use crate::state::load::{read_file, read_text};
-use crate::system::clock::Clock;
-use crate::system::files::{Mode, replace};
 use crate::text::span::parse_span;
 
 /// The run stops after this many cases in a row without an answer.

@@ -1,6 +1,7 @@
 //! `bailiwick fleet check`: takes a node's configuration, tries out what its fleet needs before the node starts: the
 //! other nodes' APIs, or NATS with its buckets and this node's permissions. Returns a line for each.
 
+use bailiwick_host::system::clock::Clock;
 use clap::Args;
 
 use crate::program::config::{Config, Fleet};
@@ -8,7 +9,6 @@ use crate::program::fleet_report::{FleetReport, clock};
 use crate::program::report::Report;
 use crate::program::serve::node_name;
 use crate::state::fleet::{self, Mode};
-use crate::system::clock::Clock;
 
 /// The longest `/v1/fleet` that is read, in bytes.
 const MAX_ANSWER: usize = 8 << 20;

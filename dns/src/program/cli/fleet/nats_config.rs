@@ -5,11 +5,11 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use bailiwick_host::system::files::{Mode, replace};
 use clap::Args;
 
 use crate::program::report::Report;
 use crate::state::fleet::{NKey, is_name};
-use crate::system::files::{Mode, replace};
 
 /// The name of the user that publishes, and of its files.
 const PUBLISHER: &str = "publisher";

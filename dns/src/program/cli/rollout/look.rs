@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bailiwick_host::system::files::{Mode, replace};
 use bailiwick_rules::report::{RolloutReport, RolloutsReport};
 use bailiwick_rules::rollout::evals::EvalState;
 use bailiwick_rules::rollout::machine::{Decision, place, step};
@@ -18,7 +19,6 @@ use clap::Args;
 use super::evals::EvalFolder;
 use crate::program::cli::node::{Access, Node, NodeArgs};
 use crate::state::load::read_file;
-use crate::system::files::{Mode, replace};
 
 /// Which node has the counts, and in which file the record is.
 #[derive(Debug, Clone, Args)]

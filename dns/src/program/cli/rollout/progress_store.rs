@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bailiwick_host::system::files::{Mode, replace};
 use bailiwick_rules::fleet::head::{Head, LONGEST_TEXT, Stage};
 use bailiwick_rules::rules::Progress;
 use bailiwick_rules::table::Rollout;
@@ -21,7 +22,6 @@ use crate::program::cli::rules::stage::last_for_all;
 use crate::program::config::Config;
 use crate::state::load::{compile_rules, read_file};
 use crate::state::snapshot::Rules;
-use crate::system::files::{Mode, replace};
 use crate::text::nearest::suggestion;
 
 /// The place where the rules with the progress are published.

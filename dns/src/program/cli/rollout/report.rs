@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use bailiwick_host::system::files::{Mode, replace};
 use bailiwick_rules::rollout::machine::checks;
 use bailiwick_rules::rollout::record::Record;
 use bailiwick_rules::rules::Rollout;
@@ -18,7 +19,6 @@ use super::page::page;
 use super::progress_store::ProgressStore;
 use crate::program::cli::seal::{seal, signer};
 use crate::program::report::Report;
-use crate::system::files::{Mode, replace};
 
 /// Options of `bailiwick rollout report`.
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@
 
 use std::io::Write;
 
+use bailiwick_host::system::clock::Clock;
 use bailiwick_rules::rollout::machine::{Action, place, progress_after};
 use bailiwick_rules::rollout::record::Record;
 use bailiwick_rules::time::Millis;
@@ -17,7 +18,6 @@ use super::progress_store::{ProgressStore, Step};
 use super::{RolloutArgs, words_for};
 use crate::program::cli::turn::{Runner, Runs};
 use crate::program::report::Report;
-use crate::system::clock::Clock;
 use crate::text::span::parse_span;
 
 /// How often the reason for waiting is printed, if nothing but counts changes.

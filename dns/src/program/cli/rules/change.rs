@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bailiwick_host::locate::geoip::{Places, Registered};
 use bailiwick_rules::fleet::gates::{Accepted, Gates, Shut, shut, shut_unknown};
 use bailiwick_rules::fleet::impact::{Impact, Queries};
 use bailiwick_rules::rules::Ratio;
@@ -16,7 +17,6 @@ use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
 use super::rules_store::{Base, RulesStore};
-use crate::locate::geoip::{Places, Registered};
 use crate::program::cli::node::NodeArgs;
 use crate::program::config::Config;
 use crate::program::impact::{impact, impact_by_country};

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bailiwick_host::system::files::{Mode, replace};
 use bailiwick_rules::fleet::head::Stage;
 use clap::Args;
 
@@ -10,7 +11,6 @@ use super::rules_store::RulesStore;
 use crate::program::api::publish::{Entry, History};
 use crate::program::cli::node::{Access, NodeArgs};
 use crate::program::report::Report;
-use crate::system::files::{Mode, replace};
 
 /// Options of `bailiwick rules history`.
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bailiwick_host::system::files::{Mode, replace};
 use bailiwick_rules::fleet::head::{Approval, Head, Signature, sha256_hex};
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
@@ -15,7 +16,6 @@ use super::rules_store::{Base, RulesStore};
 use crate::program::cli::node::{Access, NodeArgs};
 use crate::program::report::{Report, print};
 use crate::state::load::read_file;
-use crate::system::files::{Mode, replace};
 
 /// Options of `bailiwick rules approve`.
 #[derive(Debug, Args)]

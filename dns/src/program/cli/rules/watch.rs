@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use bailiwick_host::system::clock::Clock;
 use bailiwick_rules::fleet::head::Stage;
 use bailiwick_rules::fleet::stages::{Answers, Care, NodeReport, Prediction, Step, next};
 use bailiwick_rules::rules::KeyDigest;
@@ -24,7 +25,6 @@ use crate::program::fleet_report::FleetReport;
 use crate::program::metrics::AnswersByRevision;
 use crate::program::report::Report;
 use crate::state::load::compile_rules;
-use crate::system::clock::Clock;
 use crate::text::span::parse_span;
 
 /// A node that gave no answer for this time counts as not live, and isn't waited for.

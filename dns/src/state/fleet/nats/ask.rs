@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{HeaderMap, HeaderValue, Message};
+use bailiwick_host::system::random;
+use bailiwick_host::system::tasks::Ended;
 use bailiwick_rules::time::{Millis, Timestamp};
 use futures_util::StreamExt;
 use tokio::time::{Instant, timeout_at};
@@ -18,8 +20,6 @@ use tokio::time::{Instant, timeout_at};
 use super::bucket::{PART, STATE};
 use super::bus::Bus;
 use super::health::MOST_NODES;
-use crate::system::random;
-use crate::system::tasks::Ended;
 
 /// What the subjects of questions begin with.
 const ASK: &str = "bw.ask.";

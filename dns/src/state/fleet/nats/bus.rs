@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, Context};
 use async_nats::{Auth, AuthError, Client, ConnectError, ConnectErrorKind, ConnectOptions, Event};
+use bailiwick_host::system::random;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::nkey::NKey;
-use crate::system::random;
 use crate::text::cause::innermost;
 
 /// How long one server has to answer when a connection begins.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::Message;
+use bailiwick_host::system::tasks::Ended;
 use bailiwick_rules::report::{HealthReport, OverrideRecord, RegionReport};
 use bailiwick_rules::steer::first_token::Medians;
 use bailiwick_rules::time::Millis;
@@ -19,7 +20,6 @@ use super::bucket::OfNode;
 use super::bus::Bus;
 use crate::state::fleet_status::PeerReport;
 use crate::state::owner::Handle;
-use crate::system::tasks::Ended;
 
 /// What the subjects of reports begin with.
 const HEALTH: &str = "bw.health.";

@@ -4,9 +4,8 @@
 use std::fmt;
 use std::path::Path;
 
+use bailiwick_host::system::files::read_text;
 use nkeys::{KeyPair, KeyPairType};
-
-use crate::system::files::read_text;
 
 /// A user's key.
 pub(crate) struct NKey(KeyPair);

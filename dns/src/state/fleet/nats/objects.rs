@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RawMessageErrorKind, StorageType};
+use bailiwick_host::system::random;
 use bailiwick_rules::bundle::{LARGEST_PACK, Version};
 use bailiwick_rules::id::BundleId;
 use bailiwick_rules::time::Timestamp;
@@ -19,7 +20,6 @@ use serde::{Deserialize, Serialize};
 
 use super::bucket::{BUNDLES, LARGEST_ENTRY, PART, noted, stream_of};
 use super::bus::Bus;
-use crate::system::random;
 
 /// What the subjects of objects' entries begin with.
 const ENTRIES: &str = "$O.bw_bundles.M.";

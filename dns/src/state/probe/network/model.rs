@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use bailiwick_host::system::random;
 use bailiwick_rules::probe::{Answer, Finding, MAX_REFUSAL, RefusalMeaning, TokenLimit, TokenProof, body, refused};
 use bailiwick_rules::rules::{ModelProbe, credential};
 use futures_util::future::try_join_all;
@@ -15,7 +16,6 @@ use reqwest::{Client, Response, Url};
 use super::{NetworkProber, client_for, describe_by_address, host_of, prefixed};
 use crate::state::probe::failure::{TlsSettings, describe};
 use crate::state::probe::{ProbeFailure, ProbeSuccess, Targets};
-use crate::system::random;
 
 /// How long connecting may take. This limit is short because a slow connection means that the endpoint is down, while a
 /// late token may only mean that the engine is full.

@@ -1,12 +1,12 @@
 //! Asks a source how far a replica's copy is behind its leader. Takes the source, returns a reading, or why there is
 //! none. Called by the prober.
 
+use bailiwick_host::system::clock::Clock;
 use bailiwick_rules::replica::{ReadFailure, ReplicaReading, longest_answer, read, requests};
 use bailiwick_rules::rules::{HttpProbe, HttpUrl, ReplicaReads, ReplicaSource};
 use reqwest::header::{CONTENT_ENCODING, HeaderValue};
 
 use super::{NetworkProber, failure, page};
-use crate::system::clock::Clock;
 
 impl NetworkProber {
     /// Sends all requests that a reading needs, and reads the answers together.

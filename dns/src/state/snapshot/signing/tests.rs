@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use bailiwick_host::locate::geoip::Places;
 use bailiwick_rules::health::{Forced, RegionHealth, Status};
 use bailiwick_rules::time::Millis;
 use hickory_proto::op::{Message, ResponseCode};
@@ -14,7 +15,6 @@ use crate::dnssec::policy::{Cds, Policy};
 use crate::dnssec::sign::Signatures;
 use crate::dnssec::state::State;
 use crate::dnssec::timeline::{self, NewKey};
-use crate::locate::geoip::Places;
 use crate::protocol::name::Name;
 use crate::protocol::rdata::rtype;
 use crate::protocol::rdata::rtype::{A, MX, TXT};

@@ -5,6 +5,7 @@
 mod bundles;
 mod leases;
 
+use bailiwick_host::system::clock::Clock;
 use bailiwick_rules::fleet::head::{Head, sha256_hex};
 use bailiwick_rules::fleet::impact::Queries;
 use bailiwick_rules::fleet::traffic::TrafficReport;
@@ -15,7 +16,6 @@ use crate::program::api::publish::Entry;
 use crate::program::config::Fleet;
 use crate::program::fleet_report::{FleetReport, HeadReport, Limits};
 use crate::state::fleet::{Bus, HeadEntry, Question, SwapOutcome, no_bucket, no_head};
-use crate::system::clock::Clock;
 
 /// The buckets of a fleet.
 pub(in crate::program::cli) struct Buckets {

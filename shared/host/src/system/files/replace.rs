@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Who may read the new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub enum Mode {
     /// The owner alone: 0600.
     Private,
     /// All users whom the umask allows: 0666 without the umask's bits.
@@ -17,7 +17,10 @@ pub(crate) enum Mode {
 
 /// Writes the bytes to a temporary file in the same directory, then renames that file to `path`. If anything fails, the
 /// old file stays.
-pub(crate) fn replace(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
+///
+/// # Errors
+/// When the file can't be written.
+pub fn replace(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
     // Each temporary file has its own name, so that two processes or calls never write to the same file.
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);

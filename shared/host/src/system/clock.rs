@@ -8,12 +8,12 @@ use bailiwick_rules::time::Timestamp;
 
 /// Tells the time.
 #[derive(Clone)]
-pub(crate) struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl Clock {
     /// The system's clock.
     #[must_use]
-    pub(crate) fn system() -> Self {
+    pub fn system() -> Self {
         Self(Arc::new(|| {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
@@ -22,8 +22,8 @@ impl Clock {
 
     /// A clock that begins at `start` and follows the clock of the Tokio runtime, which tests can pause and advance.
     #[must_use]
-    #[cfg(test)]
-    pub(crate) fn of_runtime(start: Timestamp) -> Self {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn of_runtime(start: Timestamp) -> Self {
         let begun = tokio::time::Instant::now();
         Self(Arc::new(move || {
             let passed = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
@@ -32,20 +32,21 @@ impl Clock {
     }
 
     /// A clock that stands still.
-    #[cfg(test)]
-    pub(crate) fn fixed(now: Timestamp) -> Self {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn fixed(now: Timestamp) -> Self {
         Self(Arc::new(move || now))
     }
 
     /// The same clock, set forward by the present number of milliseconds in `ahead`.
-    #[cfg(test)]
-    pub(crate) fn set_ahead(self, ahead: Arc<std::sync::atomic::AtomicI64>) -> Self {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn set_ahead(self, ahead: Arc<std::sync::atomic::AtomicI64>) -> Self {
         Self(Arc::new(move || Timestamp(self.now().0 + ahead.load(std::sync::atomic::Ordering::Relaxed))))
     }
 
     /// The time.
+    #[inline]
     #[must_use]
-    pub(crate) fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         (self.0)()
     }
 }

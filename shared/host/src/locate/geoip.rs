@@ -1,11 +1,11 @@
 //! Reads the GeoIP database. Takes the bytes of an MMDB file, returns the places of all address ranges. Called at
-//! startup and by the watcher when the file has changed; `classes` looks addresses up.
+//! startup and by the watcher when the file has changed; `client` looks addresses up.
 //!
 //! The reader understands two layouts: GeoIP2 (`country.iso_code`, `location.latitude`, `location.longitude`) and flat
 //! (`country_code`, `latitude`, `longitude`). Every network is read once at load, and the file's bytes aren't kept.
 
-#[cfg(test)]
-pub(crate) mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ use crate::locate::ranges::{Bits, Builder, Ranges};
 
 /// What a database knows about an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Place {
+pub struct Place {
     /// The country.
     pub country: Option<CountryCode>,
     /// The coordinates.
@@ -28,7 +28,7 @@ pub(crate) struct Place {
 
 /// The places of all addresses.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub struct Places {
     /// The index in `places` of each IPv4 address.
     v4: Ranges<u32>,
     /// The index in `places` of each IPv6 address.
@@ -43,7 +43,7 @@ pub(crate) struct Places {
 /// A code that stands in the country field of a database and names no country, such as `ZZ`. Clients in a network with
 /// such a code have no country.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct UnknownCode {
+pub struct UnknownCode {
     /// The code, shortened.
     pub code: String,
     /// How many networks have the code.
@@ -63,7 +63,7 @@ pub enum Registered {
 
 /// Why a file can't be used as a GeoIP database.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum GeoError {
+pub enum GeoError {
     /// The file is no MMDB, or a damaged MMDB.
     #[error("is not a usable MMDB file ({0}); download it again and check that it was unpacked")]
     Broken(String),
@@ -85,7 +85,7 @@ const LONGEST_CODE: usize = 12;
 impl Places {
     /// The places without a database: nothing is known about any address.
     #[must_use]
-    pub(crate) fn none() -> Self {
+    pub fn none() -> Self {
         Self {
             v4: Builder::new(NOWHERE).finish(),
             v6: Builder::new(NOWHERE).finish(),
@@ -99,8 +99,8 @@ impl Places {
     ///
     /// # Errors
     /// When the bytes are no MMDB, a damaged MMDB, or an MMDB without countries.
-    #[cfg(test)]
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, GeoError> {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn read(bytes: &[u8]) -> Result<Self, GeoError> {
         Self::read_with(bytes, Registered::Ignored)
     }
 
@@ -108,7 +108,7 @@ impl Places {
     ///
     /// # Errors
     /// When the bytes are no MMDB, a damaged MMDB, or an MMDB without countries.
-    pub(crate) fn read_with(bytes: &[u8], registered: Registered) -> Result<Self, GeoError> {
+    pub fn read_with(bytes: &[u8], registered: Registered) -> Result<Self, GeoError> {
         let broken = |error: MaxMindDbError| GeoError::Broken(error.to_string());
         let reader = Reader::from_source(bytes).map_err(broken)?;
         let (mut v4, mut v6) = (RangesInOrder::<u32>::new(), RangesInOrder::<u128>::new());
@@ -139,19 +139,20 @@ impl Places {
 
     /// When the database was built, by its own metadata.
     #[must_use]
-    pub(crate) fn built(&self) -> Option<Timestamp> {
+    pub fn built(&self) -> Option<Timestamp> {
         self.built
     }
 
     /// The codes that name no country, the most frequent first.
     #[must_use]
-    pub(crate) fn unknown_codes(&self) -> &[UnknownCode] {
+    pub fn unknown_codes(&self) -> &[UnknownCode] {
         &self.unknown_codes
     }
 
     /// What is known about an address. An IPv6 address that carries an IPv4 address is looked up as IPv6.
+    #[inline]
     #[must_use]
-    pub(crate) fn at(&self, address: IpAddr) -> Place {
+    pub fn at(&self, address: IpAddr) -> Place {
         let index = match address {
             IpAddr::V4(address) => self.v4.value(address.to_bits()),
             IpAddr::V6(address) => self.v6.value(address.to_bits()),
@@ -160,20 +161,23 @@ impl Places {
     }
 
     /// All places; the first is the place of addresses that the database doesn't list.
+    #[inline]
     #[must_use]
-    pub(crate) fn all(&self) -> &[Place] {
+    pub fn all(&self) -> &[Place] {
         &self.places
     }
 
     /// The index of the place of each IPv4 address.
+    #[inline]
     #[must_use]
-    pub(crate) fn v4(&self) -> &Ranges<u32> {
+    pub fn v4(&self) -> &Ranges<u32> {
         &self.v4
     }
 
     /// The index of the place of each IPv6 address.
+    #[inline]
     #[must_use]
-    pub(crate) fn v6(&self) -> &Ranges<u128> {
+    pub fn v6(&self) -> &Ranges<u128> {
         &self.v6
     }
 }
@@ -438,8 +442,8 @@ mod tests {
             for address in [v4, v6] {
                 let read: Option<&str> = reader.lookup(address).unwrap().decode_path(&[Key("country_code")]).unwrap();
                 // The crate's `Reader` looks an IPv6 address that carries an IPv4 address up as IPv4. Here
-                // `locate::classes` does that, so such addresses aren't compared.
-                if crate::locate::classes::carried(address).is_none() {
+                // `client_at` does that, so such addresses aren't compared.
+                if crate::locate::carrier::carried(address).is_none() {
                     assert_eq!(places.at(address).country, read.and_then(CountryCode::parse), "{address}");
                 }
             }

@@ -7,15 +7,18 @@ use ipnet::IpNet;
 
 /// A field's value.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Value {
+pub enum Value {
+    /// A text in UTF-8.
     Text(&'static str),
+    /// A number.
     Double(f64),
+    /// Fields with their names.
     Map(Vec<(&'static str, Value)>),
 }
 
 /// Builds a database. Where two prefixes overlap, the later one counts.
 #[derive(Debug)]
-pub(crate) struct DatabaseBuilder {
+pub struct DatabaseBuilder {
     nodes: Vec<[Slot; 2]>,
     data: Vec<u8>,
     ip_version: u16,
@@ -30,12 +33,17 @@ enum Slot {
 
 impl DatabaseBuilder {
     /// An empty database. `ip_version` 4 means that it holds IPv4 only, 6 that it holds both families.
-    pub(crate) fn new(ip_version: u16) -> Self {
+    #[must_use]
+    pub fn new(ip_version: u16) -> Self {
         Self { nodes: vec![[Slot::Empty; 2]], data: Vec::new(), ip_version }
     }
 
     /// Enters a record for a prefix.
-    pub(crate) fn add(mut self, prefix: IpNet, record: &Value) -> Self {
+    ///
+    /// # Panics
+    /// If the prefix is that of all addresses.
+    #[must_use]
+    pub fn add(mut self, prefix: IpNet, record: &Value) -> Self {
         let at = Slot::Data(self.data.len());
         encode(record, &mut self.data);
         let (bits, width) = match (prefix.network(), self.ip_version) {
@@ -66,7 +74,11 @@ impl DatabaseBuilder {
     }
 
     /// The file.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    ///
+    /// # Panics
+    /// If the database has more than 2^32 nodes.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
         let count = self.nodes.len();
         let mut bytes = Vec::new();
         for slot in self.nodes.iter().flatten() {
@@ -122,7 +134,8 @@ fn encode(value: &Value, into: &mut Vec<u8>) {
 }
 
 /// A record of the flat layout.
-pub(crate) fn flat(country: &'static str, location: Option<(f64, f64)>) -> Value {
+#[must_use]
+pub fn flat(country: &'static str, location: Option<(f64, f64)>) -> Value {
     let mut fields = vec![("country_code", Value::Text(country))];
     if let Some((latitude, longitude)) = location {
         fields.extend([("latitude", Value::Double(latitude)), ("longitude", Value::Double(longitude))]);
@@ -131,7 +144,8 @@ pub(crate) fn flat(country: &'static str, location: Option<(f64, f64)>) -> Value
 }
 
 /// A record of the GeoIP2 layout.
-pub(crate) fn geoip2(country: &'static str, location: Option<(f64, f64)>) -> Value {
+#[must_use]
+pub fn geoip2(country: &'static str, location: Option<(f64, f64)>) -> Value {
     let mut fields = vec![("country", Value::Map(vec![("iso_code", Value::Text(country))]))];
     if let Some((latitude, longitude)) = location {
         let location = vec![("latitude", Value::Double(latitude)), ("longitude", Value::Double(longitude))];
@@ -142,9 +156,10 @@ pub(crate) fn geoip2(country: &'static str, location: Option<(f64, f64)>) -> Val
 
 /// The path of the real country database among the repository's npm packages. `None`, with a message on standard error,
 /// if it isn't installed.
-pub(crate) fn real_database() -> Option<std::path::PathBuf> {
+#[must_use]
+pub fn real_database() -> Option<std::path::PathBuf> {
     let package = "node_modules/@ip-location-db/geo-whois-asn-country-mmdb/geo-whois-asn-country.mmdb";
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(package);
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(package);
     if path.exists() {
         return Some(path);
     }

@@ -1,9 +1,10 @@
-//! System calls and processor instructions that have no safe wrapper. This is the only file with `unsafe`.
+//! System calls and processor instructions that have no safe wrapper. This is the only file of the project with
+//! `unsafe`.
 //!
 //! - [`Batch`]: many datagrams with one system call. Takes a socket, returns packets with their senders, and sends the
-//!   responses. Called by [`crate::net::udp`]. `recvmmsg` and `sendmmsg` have safe wrappers, but these copy the
-//!   addresses of senders twice, which takes too much time per answer. All headers for the kernel are built for one
-//!   call from slices that this module owns, so no pointer outlives a borrow.
+//!   responses. Called by the threads of the DNS server that read datagrams. `recvmmsg` and `sendmmsg` have safe
+//!   wrappers, but these copy the addresses of senders twice, which takes too much time per answer. All headers for the
+//!   kernel are built for one call from slices that this module owns, so no pointer outlives a borrow.
 //! - [`receive_file`] and [`passed_files`]: files that another process opened and handed over. This process closes
 //!   them.
 //! - [`prefetch`] and [`with_huge_pages`]: hints about memory, which change no value. Used by the memo and by the
@@ -23,7 +24,7 @@ use nix::libc::{
 };
 
 /// The most datagrams of one call. Numbers between 32 and 128 are equally fast.
-pub(crate) const SIZE: usize = 64;
+pub const SIZE: usize = 64;
 /// [`SIZE`] in the type that the kernel takes.
 const COUNT: u32 = 64;
 /// The largest datagram, in bytes.
@@ -71,7 +72,7 @@ pub struct Datagram<'b> {
 }
 
 /// Buffers for [`SIZE`] datagrams and their responses.
-pub(crate) struct Batch {
+pub struct Batch {
     packets: Vec<u8>,
     names: Box<[Name; SIZE]>,
     controls: Box<[Control; SIZE]>,
@@ -81,9 +82,9 @@ pub(crate) struct Batch {
     received: usize,
 }
 
-impl Batch {
+impl Default for Batch {
     /// Empty buffers.
-    pub(crate) fn new() -> Self {
+    fn default() -> Self {
         // SAFETY: all bits zero are a valid value of each member of the union.
         let name: Name = unsafe { zeroed() };
         Self {
@@ -95,10 +96,15 @@ impl Batch {
             received: 0,
         }
     }
+}
 
+impl Batch {
     /// Receives the datagrams that have arrived, at most [`SIZE`]. With `wait`, waits for the first one until the
     /// socket's timeout.
-    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
+    ///
+    /// # Errors
+    /// When the socket's timeout has passed, or the system reports an error.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
         self.received = 0;
         let mut parts = [iovec { iov_base: null_mut(), iov_len: LARGEST }; SIZE];
         let mut heads = heads();
@@ -135,7 +141,8 @@ impl Batch {
     }
 
     /// The received datagrams whose senders can be answered.
-    pub(crate) fn datagrams(&mut self) -> impl Iterator<Item = Datagram<'_>> {
+    #[inline]
+    pub fn datagrams(&mut self) -> impl Iterator<Item = Datagram<'_>> {
         let datagrams = self.packets.chunks_exact(STRIDE).zip(self.names.iter()).zip(&self.envelopes);
         datagrams.zip(&mut self.responses).take(self.received).filter_map(|(((packet, name), envelope), response)| {
             let from = address_of(name, envelope.name)?;
@@ -145,7 +152,7 @@ impl Batch {
 
     /// Sends the responses that aren't empty. Responses that can't be sent are skipped. Returns their number and the
     /// last error.
-    pub(crate) fn send(&mut self, socket: BorrowedFd<'_>) -> (usize, Option<io::Error>) {
+    pub fn send(&mut self, socket: BorrowedFd<'_>) -> (usize, Option<io::Error>) {
         let mut parts = [iovec { iov_base: null_mut(), iov_len: 0 }; SIZE];
         let mut heads = heads();
         let mut count = 0;
@@ -208,6 +215,7 @@ const fn length_of<T>() -> socklen_t {
 }
 
 /// The sender's address; `None` if its port is 0, so that it can't be answered.
+#[inline]
 fn address_of(name: &Name, length: socklen_t) -> Option<IpAddr> {
     // SAFETY: the name was zeroed and then written only by the kernel, and any bits are a valid value of each member.
     // All members begin with the family. Family and length tell which member was written.
@@ -270,7 +278,7 @@ fn space<T>() -> usize {
 
 /// Starts to load the cache lines of a value, without waiting. Does nothing on processors without such an instruction.
 #[inline]
-pub(crate) fn prefetch<T>(value: &T) {
+pub fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     for line in (0..size_of::<T>()).step_by(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -284,7 +292,8 @@ pub(crate) fn prefetch<T>(value: &T) {
 
 /// A vector with room for `count` values, in huge pages if the system has some. A large table that is read at random
 /// places would otherwise wait longer for the translation of addresses than for the memory.
-pub(crate) fn with_huge_pages<T>(count: usize) -> Vec<T> {
+#[must_use]
+pub fn with_huge_pages<T>(count: usize) -> Vec<T> {
     let values = Vec::with_capacity(count);
     advise(&values, libc::MADV_HUGEPAGE);
     values
@@ -301,7 +310,8 @@ fn advise<T>(values: &Vec<T>, advice: i32) {
 }
 
 /// Moves values to huge pages, if they are large enough for that to matter.
-pub(crate) fn in_huge_pages<T>(values: Vec<T>) -> Vec<T> {
+#[must_use]
+pub fn in_huge_pages<T>(values: Vec<T>) -> Vec<T> {
     /// Half a huge page.
     const ENOUGH: usize = 1 << 20;
     if size_of_val(&*values) < ENOUGH {
@@ -314,7 +324,7 @@ pub(crate) fn in_huge_pages<T>(values: Vec<T>) -> Vec<T> {
 
 /// Returns memory to the system that was freed but that the allocator keeps. Reading and compiling a large zone frees
 /// many small pieces between others that stay; the allocator doesn't return those by itself.
-pub(crate) fn give_back_memory() {
+pub fn give_back_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: the function only works on the allocator's own free lists, under the allocator's locks.
     unsafe {
@@ -326,7 +336,7 @@ pub(crate) fn give_back_memory() {
 const FIRST_PASSED: i32 = 3;
 
 /// The files that systemd passes. Called once, before this process opens files, which could get the same numbers.
-pub(crate) fn passed_files(count: u16) -> impl Iterator<Item = io::Result<OwnedFd>> {
+pub fn passed_files(count: u16) -> impl Iterator<Item = io::Result<OwnedFd>> {
     (FIRST_PASSED..FIRST_PASSED + i32::from(count)).map(|number| {
         // SAFETY: asking for a number's flags and setting them touches nothing else; it fails where no file has the
         // number.
@@ -339,7 +349,10 @@ pub(crate) fn passed_files(count: u16) -> impl Iterator<Item = io::Result<OwnedF
 }
 
 /// Receives one octet from a Unix socket, and the file that was passed with it, if there is one.
-pub(crate) fn receive_file(socket: BorrowedFd<'_>) -> io::Result<(u8, Option<OwnedFd>)> {
+///
+/// # Errors
+/// When the connection has ended, or the system reports an error.
+pub fn receive_file(socket: BorrowedFd<'_>) -> io::Result<(u8, Option<OwnedFd>)> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
     let (mut octet, mut control) = ([0_u8], nix::cmsg_space!([i32; 1]));
     let mut parts = [io::IoSliceMut::new(&mut octet)];

@@ -25,7 +25,7 @@ const CHECK: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A value that is made from files and can be made again.
-pub(crate) trait Renew: Send + Sync {
+pub trait Renew: Send + Sync {
     /// The files.
     fn files(&self) -> Vec<PathBuf>;
 
@@ -43,14 +43,14 @@ pub(crate) trait Renew: Send + Sync {
 
 /// The thread that checks the files. It stops when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Renewal {
+pub struct Renewal {
     now: SyncSender<()>,
     files: Vec<Arc<FileHealth>>,
 }
 
 /// Whether the files of one value are valid, and when the value expires.
 #[derive(Debug)]
-pub(crate) struct FileHealth {
+pub struct FileHealth {
     /// The files, joined by commas.
     pub files: String,
     failing: AtomicBool,
@@ -64,13 +64,13 @@ const NEVER: i64 = i64::MAX;
 impl FileHealth {
     /// Whether the files were invalid when they were last read, so that an older value is in service.
     #[must_use]
-    pub(crate) fn is_failing(&self) -> bool {
+    pub fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
     }
 
     /// When the value in service expires, if it does.
     #[must_use]
-    pub(crate) fn expires(&self) -> Option<Timestamp> {
+    pub fn expires(&self) -> Option<Timestamp> {
         Some(self.expires.load(Ordering::Relaxed)).filter(|at| *at != NEVER).map(Timestamp)
     }
 
@@ -84,7 +84,7 @@ impl Renewal {
     ///
     /// # Errors
     /// When the system can't start a thread.
-    pub(crate) fn start(all: Vec<Arc<dyn Renew>>, tasks: &Tasks) -> io::Result<Self> {
+    pub fn start(all: Vec<Arc<dyn Renew>>, tasks: &Tasks) -> io::Result<Self> {
         let (now, reload_requests) = mpsc::sync_channel(1);
         let watched: Vec<ReloadState> = all.into_iter().map(ReloadState::new).collect();
         let files = watched.iter().map(|watched| Arc::clone(&watched.files)).collect();
@@ -98,12 +98,12 @@ impl Renewal {
 
     /// The state of each value's files. The states change while the server runs.
     #[must_use]
-    pub(crate) fn files(&self) -> Vec<Arc<FileHealth>> {
+    pub fn files(&self) -> Vec<Arc<FileHealth>> {
         self.files.clone()
     }
 
     /// Reads all files again, whether they have changed or not.
-    pub(crate) fn reload(&self) {
+    pub fn reload(&self) {
         // If the channel is full, a reload is requested already.
         let _ = self.now.try_send(());
     }

@@ -152,6 +152,7 @@ impl Task {
     }
 }
 
+#[inline]
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -162,6 +163,7 @@ pub struct Pulse(Arc<Task>);
 
 impl Pulse {
     /// Reports a turn.
+    #[inline]
     pub fn beat(&self) {
         self.0.last.store(millis(self.0.begun.elapsed()), Ordering::Relaxed);
     }
@@ -179,28 +181,31 @@ impl Pulse {
 
 /// The growing pauses before the restarts of a task that panics again and again.
 #[derive(Debug, Default)]
-pub(crate) struct Backoff(u32);
+pub struct Backoff(u32);
 
 impl Backoff {
     /// The next pause.
-    pub(crate) fn next(&mut self) -> Duration {
+    pub fn next_pause(&mut self) -> Duration {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.0.min(10)).min(LONGEST_PAUSE);
         self.0 += 1;
         pause
     }
 
     /// Begins with the first pause again.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.0 = 0;
     }
 }
 
 /// The error of a future that panicked. The panic hook has logged the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Panicked;
+pub struct Panicked;
 
 /// Runs a future. If it panics, only this future ends.
-pub(crate) async fn catching_panics<F: Future>(future: F) -> Result<F::Output, Panicked> {
+///
+/// # Errors
+/// If it panics.
+pub async fn catching_panics<F: Future>(future: F) -> Result<F::Output, Panicked> {
     let mut future = pin!(future);
     poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
         Ok(polled) => polled.map(Ok),
@@ -211,7 +216,7 @@ pub(crate) async fn catching_panics<F: Future>(future: F) -> Result<F::Output, P
 
 /// Why a task returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub enum Ended {
     /// The task was asked to end.
     OnRequest,
     /// The task failed, and has logged the reason.
@@ -219,7 +224,7 @@ pub(crate) enum Ended {
 }
 
 /// Runs a task until it is asked to end. After a panic or a failure the task is started again, after a growing pause.
-pub(crate) async fn supervise<F: Future<Output = Ended>>(pulse: Pulse, mut make: impl FnMut() -> F) {
+pub async fn supervise<F: Future<Output = Ended>>(pulse: Pulse, mut make: impl FnMut() -> F) {
     let mut backoff = Backoff::default();
     loop {
         let begun = Instant::now();
@@ -232,7 +237,7 @@ pub(crate) async fn supervise<F: Future<Output = Ended>>(pulse: Pulse, mut make:
         if begun.elapsed() > LONGEST_PAUSE {
             backoff.reset();
         }
-        let pause = backoff.next();
+        let pause = backoff.next_pause();
         error!("{}: ended by a fault; it is started again in {} ms", pulse.0.name, pause.as_millis());
         tokio::time::sleep(pause).await;
         pulse.set_down(false);

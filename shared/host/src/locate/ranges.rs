@@ -1,4 +1,4 @@
-//! Divides the address space into ranges, each with a value. Takes sorted ranges from `geoip` and `classes`, returns
+//! Divides the address space into ranges, each with a value. Takes sorted ranges from `geoip` and its callers, returns
 //! the value at an address and the exact scope of this value: the length of the shortest prefix whose addresses all
 //! have it.
 
@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use crate::system::batch::{in_huge_pages, prefetch};
 
 /// An address as a number.
-pub(crate) trait Bits: Copy + Ord + Debug {
+pub trait Bits: Copy + Ord + Debug {
     /// The lowest address.
     const ZERO: Self;
     /// How many leading bits two addresses share.
@@ -26,16 +26,20 @@ pub(crate) trait Bits: Copy + Ord + Debug {
 macro_rules! common {
     ($number:ty) => {
         const ZERO: Self = 0;
+        #[inline]
         #[allow(clippy::cast_possible_truncation)] // at most 128
         fn common(self, other: Self) -> u8 {
             (self ^ other).leading_zeros() as u8
         }
+        #[inline]
         fn before(self) -> Option<Self> {
             self.checked_sub(1)
         }
+        #[inline]
         fn after(self) -> Option<Self> {
             self.checked_add(1)
         }
+        #[inline]
         fn last(self, length: u8) -> Self {
             self | <$number>::MAX.checked_shr(u32::from(length)).unwrap_or(0)
         }
@@ -46,6 +50,7 @@ impl Bits for u32 {
     common!(u32);
 
     /// The leading bits of the address.
+    #[inline]
     #[allow(clippy::cast_possible_truncation)] // at most 16 bits are left
     fn part(self, bits: u8) -> usize {
         (u64::from(self) >> (32 - bits)) as usize
@@ -57,6 +62,7 @@ impl Bits for u128 {
 
     /// All addresses in use are in 2000::/3 (RFC 4291 §2.4), which is divided by the bits after those three. The
     /// addresses before it are one part, and those after it another.
+    #[inline]
     #[allow(clippy::cast_possible_truncation)] // at most 19 bits are left
     fn part(self, bits: u8) -> usize {
         let leading = (self >> (125 - bits)) as usize;
@@ -73,7 +79,7 @@ impl Bits for u128 {
 ///
 /// Starts and values are in separate arrays, so that the search reads only starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ranges<A> {
+pub struct Ranges<A> {
     /// The first address of each range; that of the first range is zero.
     starts: Box<[A]>,
     /// The value of each range.
@@ -88,10 +94,11 @@ pub(crate) struct Ranges<A> {
 /// Borders between ranges: a subset of the starts of one [`Ranges`], always with the first. Each range has one bit,
 /// which is set if the range begins at a border. Storing the borders as ranges would take up to twenty bytes for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Borders(Box<[u64]>);
+pub struct Borders(Box<[u64]>);
 
 impl Borders {
     /// The index of the last range up to `at` that begins at a border.
+    #[inline]
     fn at_or_before(&self, at: usize) -> usize {
         let (mut word, mut bits) = (at / 64, self.0[at / 64] & up_to(at));
         // The first range begins with a border.
@@ -103,6 +110,7 @@ impl Borders {
     }
 
     /// The index of the first range after `at` that begins at a border.
+    #[inline]
     fn after(&self, at: usize) -> Option<usize> {
         let rest = self.0[at / 64] & !up_to(at);
         let words = std::iter::once(rest).chain(self.0[at / 64 + 1..].iter().copied());
@@ -111,20 +119,22 @@ impl Borders {
     }
 
     /// How many borders there are, the first included.
-    #[cfg(test)]
-    pub(crate) fn count(&self) -> usize {
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn count(&self) -> usize {
         self.0.iter().map(|bits| bits.count_ones() as usize).sum()
     }
 }
 
 /// A mask of the bits of a word up to and including the bit of range `at`.
+#[inline]
 fn up_to(at: usize) -> u64 {
     u64::MAX >> (63 - at % 64)
 }
 
 /// Builds [`Ranges`] from ranges in ascending order.
 #[derive(Debug)]
-pub(crate) struct Builder<A> {
+pub struct Builder<A> {
     starts: Vec<A>,
     values: Vec<u32>,
 }
@@ -132,12 +142,12 @@ pub(crate) struct Builder<A> {
 impl<A: Bits> Builder<A> {
     /// A builder that gives `value` to every address.
     #[must_use]
-    pub(crate) fn new(value: u32) -> Self {
+    pub fn new(value: u32) -> Self {
         Self { starts: vec![A::ZERO], values: vec![value] }
     }
 
     /// Sets the value from `start` on. `start` must not be lower than in the last call.
-    pub(crate) fn begin(&mut self, start: A, value: u32) {
+    pub fn begin(&mut self, start: A, value: u32) {
         debug_assert!(self.starts.last().is_none_or(|last| *last <= start), "runs come in ascending order");
         while self.starts.last().is_some_and(|last| *last >= start) {
             self.starts.pop();
@@ -151,14 +161,14 @@ impl<A: Bits> Builder<A> {
 
     /// The ranges.
     #[must_use]
-    pub(crate) fn finish(self) -> Ranges<A> {
+    pub fn finish(self) -> Ranges<A> {
         Ranges::new(self.starts, self.values)
     }
 }
 
 impl Ranges<u32> {
     /// Each range's value and how many addresses it has.
-    pub(crate) fn sizes(&self) -> impl Iterator<Item = (u32, u64)> {
+    pub fn sizes(&self) -> impl Iterator<Item = (u32, u64)> {
         let ends = self.starts.iter().skip(1).map(|start| u64::from(*start)).chain([1 << u32::BITS]);
         self.iter().zip(ends).map(|((start, value), end)| (value, end - u64::from(start)))
     }
@@ -166,7 +176,7 @@ impl Ranges<u32> {
 
 impl Ranges<u128> {
     /// Each range's value and how many addresses it has. A single range over the whole space is counted as 2^128 - 1.
-    pub(crate) fn sizes(&self) -> impl Iterator<Item = (u32, u128)> {
+    pub fn sizes(&self) -> impl Iterator<Item = (u32, u128)> {
         let starts = self.starts.iter().skip(1).copied();
         let lasts = starts.map(|next| next - 1).chain([u128::MAX]);
         self.iter().zip(lasts).map(|((start, value), last)| (value, (last - start).saturating_add(1)))
@@ -196,14 +206,16 @@ impl<A: Bits> Ranges<A> {
     }
 
     /// The value at an address.
+    #[inline]
     #[must_use]
-    pub(crate) fn value(&self, address: A) -> u32 {
+    pub fn value(&self, address: A) -> u32 {
         self.values[self.position(address)]
     }
 
     /// The value at an address, and the length of the shortest prefix around it that crosses none of these borders.
+    #[inline]
     #[must_use]
-    pub(crate) fn value_and_scope(&self, address: A, borders: &Borders) -> (u32, u8) {
+    pub fn value_and_scope(&self, address: A, borders: &Borders) -> (u32, u8) {
         let at = self.position(address);
         // A prefix around the address crosses no border if and only if it holds neither of the two addresses just
         // outside.
@@ -214,7 +226,8 @@ impl<A: Bits> Ranges<A> {
     }
 
     /// Starts to load the memory that a lookup of this address reads, without waiting.
-    pub(crate) fn expect(&self, address: A, borders: &Borders) {
+    #[inline]
+    pub fn expect(&self, address: A, borders: &Borders) {
         let first = self.parts[address.part(self.bits)] as usize;
         prefetch(&self.starts[first]);
         prefetch(&self.values[first]);
@@ -223,7 +236,7 @@ impl<A: Bits> Ranges<A> {
 
     /// The borders between neighbouring ranges for which `value` gives different results.
     #[must_use]
-    pub(crate) fn borders(&self, mut value: impl FnMut(u32) -> u32) -> Borders {
+    pub fn borders(&self, mut value: impl FnMut(u32) -> u32) -> Borders {
         let mut borders = vec![0_u64; self.starts.len().div_ceil(64)];
         let mut before = None;
         for (at, now) in self.values.iter().map(|&stored| Some(value(stored))).enumerate() {
@@ -241,13 +254,13 @@ impl<A: Bits> Ranges<A> {
     }
 
     /// Each range's start and value, ascending.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (A, u32)> {
+    pub fn iter(&self) -> impl Iterator<Item = (A, u32)> {
         self.starts.iter().copied().zip(self.values.iter().copied())
     }
 
     /// Combines two divisions of the space. Each address gets the value that `join` makes of its two values.
     #[must_use]
-    pub(crate) fn overlay(&self, over: &Self, mut join: impl FnMut(u32, u32) -> u32) -> Self {
+    pub fn overlay(&self, over: &Self, mut join: impl FnMut(u32, u32) -> u32) -> Self {
         let (mut below, mut above) = (self.iter().peekable(), over.iter().peekable());
         let (mut low, mut high) = (self.values[0], over.values[0]);
         let mut built = Builder::new(join(low, high));
@@ -270,6 +283,7 @@ impl<A: Bits> Ranges<A> {
 
     /// The range that holds an address: the last one that begins at or before it. There always is one, as the first
     /// begins at zero.
+    #[inline]
     fn position(&self, address: A) -> usize {
         let part = address.part(self.bits);
         let (first, last) = (self.parts[part] as usize, self.parts[part + 1] as usize);

@@ -69,7 +69,7 @@ impl Certificate {
     }
 
     /// The TLS configuration for these protocols (ALPN). QUIC uses it directly.
-    pub(crate) fn tls(self: &Arc<Self>, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>, rustls::Error> {
+    pub fn tls(self: &Arc<Self>, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>, rustls::Error> {
         let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
         let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(self) as _;
         let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
@@ -108,7 +108,7 @@ impl fmt::Debug for Certificate {
 }
 
 /// The cryptography for TLS in all parts of this program.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
+pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 

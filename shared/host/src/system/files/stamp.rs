@@ -6,29 +6,34 @@ use std::path::{Path, PathBuf};
 
 /// The state of a file at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    pub(crate) path: PathBuf,
+pub struct Stamp {
+    /// The path that was asked for.
+    pub path: PathBuf,
     /// The file's metadata; `None` if the file doesn't exist or its metadata can't be read.
-    pub(crate) found: Option<FileMetadata>,
+    pub found: Option<FileMetadata>,
 }
 
 /// The metadata of a file that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FileMetadata {
+pub struct FileMetadata {
     /// The canonical path, with all symbolic links followed.
-    pub(crate) real: PathBuf,
-    pub(crate) device: u64,
-    pub(crate) inode: u64,
-    pub(crate) length: u64,
+    pub real: PathBuf,
+    /// The id of the device that holds the file (`st_dev`).
+    pub device: u64,
+    /// The file's number on the device (`st_ino`).
+    pub inode: u64,
+    /// The length, in bytes.
+    pub length: u64,
     /// The modification time (`st_mtim`), in seconds and nanoseconds.
-    pub(crate) written: (i64, i64),
+    pub written: (i64, i64),
     /// The status change time (`st_ctim`): the last change of the content, name, mode or owner.
-    pub(crate) changed: (i64, i64),
+    pub changed: (i64, i64),
 }
 
 impl Stamp {
     /// The stamp of the file that is at the path now.
-    pub(crate) fn of(path: &Path) -> Self {
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
         let found = std::fs::metadata(path).ok().map(|found| FileMetadata {
             real: std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
             device: found.dev(),

@@ -32,10 +32,10 @@ fn a_task_that_is_down_is_named_until_it_is_back() {
 #[test]
 fn pauses_grow_to_a_bound_and_begin_small_again() {
     let mut backoff = Backoff::default();
-    let pauses: Vec<Duration> = (0..12).map(|_| backoff.next()).collect();
+    let pauses: Vec<Duration> = (0..12).map(|_| backoff.next_pause()).collect();
     assert!(pauses.is_sorted() && pauses[0] == FIRST_PAUSE && pauses[11] == LONGEST_PAUSE, "{pauses:?}");
     backoff.reset();
-    assert_eq!(backoff.next(), FIRST_PAUSE);
+    assert_eq!(backoff.next_pause(), FIRST_PAUSE);
 }
 
 #[tokio::test(start_paused = true)]
