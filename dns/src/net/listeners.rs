@@ -3,7 +3,6 @@
 
 mod absent;
 mod bind;
-mod inherited;
 #[cfg(test)]
 mod tests;
 
@@ -15,16 +14,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bailiwick_host::certificate::Certificate;
+use bailiwick_host::sockets::bind::{BindError, Ipv6Only};
+use bailiwick_host::sockets::inherited::{HandedSocket, Inherited, Role};
+use bailiwick_host::system::tasks::{Tasks, supervise};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 
 pub use absent::Absent;
-use bailiwick_host::certificate::Certificate;
-use bailiwick_host::system::tasks::{Tasks, supervise};
-pub use bind::{BindError, bind_api, is_present};
-use bind::{Binding, Ipv6Only};
-pub use inherited::{HandedSocket, Inherited, Role};
+use bind::Binding;
+pub use bind::bind_api;
 
 use crate::net::streams::{self, Gate, Shared, StreamProtocol, quic};
 use crate::net::udp::UdpLoop;

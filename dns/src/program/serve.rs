@@ -5,9 +5,6 @@ mod args;
 mod http;
 mod reload;
 mod running;
-mod service_manager;
-mod takeover;
-mod upgrade;
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -18,6 +15,9 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bailiwick_host::certificate::Certificate;
+use bailiwick_host::process::service_manager::ServiceManager;
+use bailiwick_host::process::takeover::{self, OldProcess, ReceivedState};
+use bailiwick_host::process::upgrade::Upgrade;
 use bailiwick_host::system::clock::Clock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
@@ -37,9 +37,6 @@ pub(super) use args::ServeArgs;
 use http::Http;
 use running::Running;
 pub(crate) use running::node_name;
-use service_manager::ServiceManager;
-use takeover::{OldProcess, ReceivedState};
-use upgrade::Upgrade;
 
 /// How long the program waits at its end for work that is still running: reading, compiling, signing or writing. Only
 /// writing still matters. Writing takes little time, and a file is written completely or not at all.
@@ -98,7 +95,7 @@ fn strings<E: ToString>(errors: impl IntoIterator<Item = E>) -> Vec<String> {
 /// Starts the server, and handles signals until the server ends or a new process takes over.
 async fn serve(mut config: Config, args: &ServeArgs) -> Result<(), Vec<String>> {
     let mut signals = Signals::catch().map_err(|error| vec![format!("signals can't be caught: {error}")])?;
-    let (upgrade, clock) = (Upgrade::prepare(), Clock::system());
+    let (upgrade, clock) = (Upgrade::prepare("bailiwick serve --takeover"), Clock::system());
     let prepared = tokio::select! {
         prepared = begin(&config, args.takeover, &clock) => prepared?,
         () = signals.end() => return Ok(()),

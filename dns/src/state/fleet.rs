@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bailiwick_host::system::files::{Fault, Mode as FileMode, read_file, replace};
+use bailiwick_host::system::state_dir;
 use bailiwick_host::system::tasks::supervise;
 use bailiwick_rules::fleet::follow::Trust;
 use bailiwick_rules::fleet::gates::Gates;
@@ -32,7 +33,7 @@ use crate::state::bundles::Bundles;
 use crate::state::fleet_status::Peer;
 use crate::state::load::compile_rules;
 use crate::state::owner::Handle;
-use crate::state::store::{self, Store};
+use crate::state::store::Store;
 use bundles::Places;
 use client::Client;
 use nats::Objects;
@@ -243,7 +244,7 @@ pub(crate) async fn begin(settings: &Settings, node: &str) -> Result<(), Vec<Str
     }
     let seed = settings.seed.as_deref().map(read_seed).transpose().map_err(|faults| texts(&faults))?;
     let (revision, bytes, head) = first::first(settings, node, seed).await?;
-    let result = store::make(state_dir)
+    let result = state_dir::make(state_dir)
         .and_then(|()| Store::write_history(state_dir, revision, &bytes, head.as_ref()))
         .and_then(|()| replace(&file, &bytes, FileMode::Private));
     result.map_err(|error| vec![format!("{}: can't be written ({error}); mend state_dir", file.display())])

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bailiwick_host::system::files::{Mode, replace};
+use bailiwick_host::system::state_dir::{lock, make};
 use bailiwick_rules::fleet::Agreed;
 use bailiwick_rules::health::{Forced, Status};
 use bailiwick_rules::id::Overridden;
@@ -282,16 +283,6 @@ impl Store {
             overrides.iter().map(|(of, forced)| (of.to_string(), stored_form(forced))).collect();
         replace(&self.overrides_path(), &serde_json::to_vec_pretty(&stored)?, Mode::Private)
     }
-}
-
-/// Locks a state directory until the returned file is closed; `None` if another process holds the lock.
-pub(crate) fn lock(directory: &Path) -> Option<Arc<File>> {
-    File::open(directory).ok().filter(|opened| opened.try_lock().is_ok()).map(Arc::new)
-}
-
-/// Creates a state directory, which only this user can read. An existing directory keeps its mode.
-pub(crate) fn make(directory: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {

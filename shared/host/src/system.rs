@@ -5,4 +5,5 @@ pub mod clock;
 pub mod file_reload;
 pub mod files;
 pub mod random;
+pub mod state_dir;
 pub mod tasks;

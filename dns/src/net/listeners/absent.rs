@@ -5,9 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use bailiwick_host::sockets::bind::is_present;
 use tracing::{info, warn};
-
-use super::bind::is_present;
 
 /// How often the addresses are checked.
 const LOOK: Duration = Duration::from_secs(2);

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bailiwick_host::certificate::Certificate;
+use bailiwick_host::sockets::inherited::{HandedSocket, Inherited, Role};
 use bailiwick_host::system::file_reload::Renew;
 use bailiwick_host::system::tasks::{Ended, supervise};
 use tokio::net::TcpListener;
@@ -16,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
 use super::strings;
-use crate::net::listeners::{Absent, HandedSocket, Inherited, Role, bind_api};
+use crate::net::listeners::{Absent, bind_api};
 use crate::program::access_log::AccessLog;
 use crate::program::api::failed_tokens::FailedTokens;
 use crate::program::api::tls::{PROTOCOLS, TlsListener};

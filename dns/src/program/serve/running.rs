@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bailiwick_host::process::service_manager::ServiceManager;
+use bailiwick_host::process::takeover::{self, Handover, OldProcess, Successor};
 use bailiwick_host::system::clock::Clock;
 use bailiwick_host::system::file_reload::{Renew, Renewal};
 use bailiwick_host::system::files::{Mode, replace};
@@ -25,8 +27,6 @@ use tracing::{info, warn};
 
 use super::http::{Http, ServedHttp};
 use super::reload::Changeable;
-use super::service_manager::ServiceManager;
-use super::takeover::{self, Handover, OldProcess, Successor};
 use super::{LAST_WORK, PreparedServer, Signals};
 use crate::net::listeners::{Absent, Addresses, Certificates, Listeners, QuicSockets};
 use crate::net::rate_limit::Limiter;

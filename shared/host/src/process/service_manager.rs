@@ -1,5 +1,5 @@
 //! Notifies the service manager (systemd) through its socket (`sd_notify(3)`): that the server serves, that it ends
-//! and, if there is a watchdog, that it lives. Does nothing without `NOTIFY_SOCKET`. Called by `serve`.
+//! and, if there is a watchdog, that it lives. Does nothing without `NOTIFY_SOCKET`.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,15 +9,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bailiwick_host::system::tasks::Tasks;
 use tracing::{debug, error, info, warn};
+
+use crate::system::tasks::Tasks;
 
 /// How many times the watchdog is notified within its timeout, so that a lost message does no harm.
 const TIMES: u32 = 3;
 
 /// The socket of the service manager.
 #[derive(Debug)]
-pub(super) struct ServiceManager {
+pub struct ServiceManager {
     socket: Option<(UnixDatagram, SocketAddr)>,
     /// The watchdog's timeout: after this time without a message, the service manager restarts the server.
     patience: Option<Duration>,
@@ -25,7 +26,8 @@ pub(super) struct ServiceManager {
 
 impl ServiceManager {
     /// The service manager that `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` name.
-    pub(super) fn of_environment() -> Self {
+    #[must_use]
+    pub fn of_environment() -> Self {
         let read = |name: &str| std::env::var(name).ok();
         let patience = patience(read("WATCHDOG_USEC").as_deref(), read("WATCHDOG_PID").as_deref(), std::process::id());
         Self::new(std::env::var_os("NOTIFY_SOCKET"), patience)
@@ -40,7 +42,7 @@ impl ServiceManager {
     }
 
     /// Sends a message to the service manager. Never waits: if its queue is full, the message is lost.
-    pub(super) fn notify(&self, what: &str) {
+    pub fn notify(&self, what: &str) {
         if let Some((socket, address)) = &self.socket
             && let Err(error) = socket.send_to_addr(what.as_bytes(), address)
         {
@@ -50,7 +52,7 @@ impl ServiceManager {
 
     /// Notifies the watchdog repeatedly that the server lives, as long as no vital task is in trouble. Uses a thread of
     /// its own, so that a blocked runtime can't block it too.
-    pub(super) fn watch(self: &Arc<Self>, tasks: Arc<Tasks>) -> Option<JoinHandle<()>> {
+    pub fn watch(self: &Arc<Self>, tasks: Arc<Tasks>) -> Option<JoinHandle<()>> {
         let (pause, manager) = (self.patience? / TIMES, Arc::clone(self));
         let watching = move || {
             let mut was_well = true;

@@ -1,5 +1,5 @@
 //! Handles SIGUSR2: starts the program again, from the file that this process was started from. The new process takes
-//! over from this one. Called by `serve`.
+//! over from this one.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,23 +8,26 @@ use std::process::{Command, Stdio};
 use tracing::{error, info};
 
 /// How this process was started.
-pub(super) struct Upgrade {
+pub struct Upgrade {
     program: Option<PathBuf>,
     arguments: Vec<OsString>,
+    /// The command by which an operator starts the new process.
+    by_hand: &'static str,
 }
 
 impl Upgrade {
     /// Notes how this process was started. Has to be called at the start, while the program's file still has its name.
-    pub(super) fn prepare() -> Self {
-        Self { program: std::env::current_exe().ok(), arguments: with_takeover(std::env::args_os().skip(1)) }
+    /// `by_hand` is the command by which an operator starts the new process if this process can't.
+    #[must_use]
+    pub fn prepare(by_hand: &'static str) -> Self {
+        let arguments = with_takeover(std::env::args_os().skip(1));
+        Self { program: std::env::current_exe().ok(), arguments, by_hand }
     }
 
     /// Starts the new process. It takes over once it is ready. If it ends before, this process continues to serve.
-    pub(super) fn start(&self) {
+    pub fn start(&self) {
         let Some(program) = self.program.clone() else {
-            error!(
-                "SIGUSR2: the system doesn't tell where this program is; start `bailiwick serve --takeover` by hand"
-            );
+            error!("SIGUSR2: the system doesn't tell where this program is; start `{}` by hand", self.by_hand);
             return;
         };
         // These variables of the service manager are meant for this process only, so the new one doesn't get them.

@@ -1,16 +1,16 @@
 //! Replaces a process that serves by a new process. The old process sends its sockets through a Unix socket in the
 //! state directory. The new process begins to read the sockets before the old process stops. So every query that waits
-//! in a socket is answered by one of the two processes. Called by `serve`.
+//! in a socket is answered by one of the two processes.
 //!
 //! The protocol, after each side has checked that the other runs as the same user (`SO_PEERCRED`) or as root:
 //!
 //! | new | old |
 //! | --- | --- |
-//! | connects, writes [`HELLO`] | |
-//! | | writes the octet of a role together with one socket (`SCM_RIGHTS`); after the last socket [`END`] |
-//! | writes [`NEXT`] after each socket | |
-//! | loads its files and answers on the sockets, then writes [`READY`] | answers meanwhile |
-//! | | stops reading and accepting, then writes [`YIELDED`] and ends |
+//! | connects, writes `HELLO` | |
+//! | | writes the octet of a role together with one socket (`SCM_RIGHTS`); after the last socket `END` |
+//! | writes `NEXT` after each socket | |
+//! | loads its files and answers on the sockets, then writes `READY` | answers meanwhile |
+//! | | stops reading and accepting, then writes `YIELDED` and ends |
 //!
 //! A connection that ends before `READY` leaves the old process as it was.
 
@@ -23,13 +23,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use bailiwick_host::system::batch::receive_file;
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, info, warn};
 
-use crate::net::listeners::{HandedSocket, Inherited, Role};
-use crate::state::store;
+use crate::sockets::inherited::{HandedSocket, Inherited, Role};
+use crate::system::batch::{passed_files, receive_file};
+use crate::system::state_dir;
 
 /// The socket's name in the state directory.
 const NAME: &str = "takeover.sock";
@@ -51,8 +51,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOADING: Duration = Duration::from_secs(600);
 
 /// The octet of each role in the protocol.
-const ROLES: [(u8, Role); 5] =
-    [(b'd', Role::Dns), (b't', Role::Dot), (b'q', Role::Doq), (b'h', Role::Doh), (b'a', Role::Api)];
+const ROLES: [(u8, Role); 6] =
+    [(b'd', Role::Dns), (b't', Role::Dot), (b'q', Role::Doq), (b'h', Role::Doh), (b'a', Role::Api), (b'e', Role::Edge)];
 
 /// The path of the socket at which the process that uses this state directory accepts a takeover.
 fn path(state_dir: &Path) -> PathBuf {
@@ -60,21 +60,24 @@ fn path(state_dir: &Path) -> PathBuf {
 }
 
 /// What the new process has received from the old process.
-pub(super) struct ReceivedState {
+pub struct ReceivedState {
     /// The sockets.
-    pub(super) inherited: Inherited,
+    pub inherited: Inherited,
     /// The lock of the state directory, which both processes hold from now on.
-    pub(super) lock: Option<Arc<File>>,
+    pub lock: Option<Arc<File>>,
     /// The connection to the old process, to stop it.
-    pub(super) old_process: OldProcess,
+    pub old_process: OldProcess,
 }
 
 /// The old process. It serves until [`OldProcess::replace`].
-pub(super) struct OldProcess(UnixStream);
+pub struct OldProcess(UnixStream);
 
 impl OldProcess {
     /// Reports that this process answers, and waits until the old process has stopped reading.
-    pub(super) fn replace(mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// When the connection has ended, or the old process doesn't answer in time.
+    pub fn replace(mut self) -> io::Result<()> {
         self.0.write_all(&[READY])?;
         match read_octet(&mut self.0)? {
             YIELDED => Ok(()),
@@ -87,7 +90,7 @@ impl OldProcess {
 ///
 /// # Errors
 /// When the old process doesn't send its sockets. It then continues to serve.
-pub(super) fn take(state_dir: &Path) -> io::Result<Option<ReceivedState>> {
+pub fn take(state_dir: &Path) -> io::Result<Option<ReceivedState>> {
     let mut stream = match UnixStream::connect(path(state_dir)) {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -114,19 +117,19 @@ pub(super) fn take(state_dir: &Path) -> io::Result<Option<ReceivedState>> {
 }
 
 /// A new process that answers on this process's sockets and waits until this process stops.
-pub(super) struct Successor {
+pub struct Successor {
     /// The id of the new process.
-    pub(super) pid: i32,
+    pub pid: i32,
     /// This process sends through this channel when it has stopped reading.
-    pub(super) yielded: mpsc::Sender<()>,
+    pub yielded: mpsc::Sender<()>,
 }
 
 /// What is handed over to a new process: copies of all sockets, and the lock of the state directory.
-pub(super) struct Handover {
+pub struct Handover {
     /// The sockets with their roles.
-    pub(super) sockets: Vec<HandedSocket>,
+    pub sockets: Vec<HandedSocket>,
     /// The lock of the state directory.
-    pub(super) lock: Arc<File>,
+    pub lock: Arc<File>,
 }
 
 /// Waits for a new process that takes over, in a thread of its own. When the new process answers, it is sent to
@@ -134,7 +137,7 @@ pub(super) struct Handover {
 ///
 /// # Errors
 /// When the socket can't be made.
-pub(super) fn listen(
+pub fn listen(
     state_dir: &Path,
     handover: Handover,
     on_request: impl Fn(bool) + Send + 'static,
@@ -163,7 +166,7 @@ pub(super) fn listen(
 }
 
 /// Removes the socket, because this process ends.
-pub(super) fn forget(state_dir: &Path) {
+pub fn forget(state_dir: &Path) {
     let _ = std::fs::remove_file(path(state_dir));
 }
 
@@ -240,20 +243,22 @@ fn unexpected(word: u8) -> io::Error {
 }
 
 /// Locks a state directory, and makes the directory if it is missing. `None` if another process holds the lock.
-pub(super) fn lock(state_dir: &Path) -> Option<Arc<File>> {
-    let _ = store::make(state_dir);
-    store::lock(state_dir)
+#[must_use]
+pub fn lock(state_dir: &Path) -> Option<Arc<File>> {
+    let _ = state_dir::make(state_dir);
+    state_dir::lock(state_dir)
 }
 
 /// The sockets that systemd passes (`sd_listen_fds(3)`): the file descriptors from 3 on, if `LISTEN_PID` is this
 /// process.
-pub(super) fn of_systemd() -> Inherited {
+#[must_use]
+pub fn of_systemd() -> Inherited {
     let read = |name: &str| std::env::var(name).ok();
     let count = passed(read("LISTEN_PID").as_deref(), read("LISTEN_FDS").as_deref(), std::process::id());
     let names = read("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
     let mut inherited = Inherited::default();
-    for file in bailiwick_host::system::batch::passed_files(count) {
+    for file in passed_files(count) {
         let name = names.next().unwrap_or_default();
         if let Err(error) = file.and_then(|file: OwnedFd| inherited.add(Role::named(name), file)) {
             warn!(name, %error, "a file that systemd passes is of no use");
@@ -312,6 +317,15 @@ mod tests {
         // The server left bytes unread, so the connection may end with a reset.
         assert!(matches!(stream.read(&mut [0; 10]), Ok(0) | Err(_)));
         assert!(take(directory.path()).unwrap().is_some() && ready.try_recv().is_err());
+    }
+
+    #[test]
+    fn every_role_has_its_own_octet_and_name() {
+        let roles = [Role::Dns, Role::Dot, Role::Doq, Role::Doh, Role::Api, Role::Edge];
+        let octets: std::collections::BTreeSet<u8> = roles.into_iter().map(octet_of).collect();
+        assert_eq!(octets.len(), roles.len());
+        assert!([NEXT, END, READY, YIELDED, LOCK].iter().all(|other| !octets.contains(other)), "{octets:?}");
+        assert!(roles.into_iter().all(|role| Role::named(role.name()) == Some(role)));
     }
 
     #[test]

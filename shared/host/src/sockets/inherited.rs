@@ -21,12 +21,20 @@ pub enum Role {
     Doh,
     /// The API.
     Api,
+    /// The edge: requests to models by HTTPS or HTTP.
+    Edge,
 }
 
 impl Role {
     /// Every role with its name in `FileDescriptorName=` of systemd and in a takeover.
-    const NAMES: [(Self, &str); 5] =
-        [(Self::Dns, "dns"), (Self::Dot, "dot"), (Self::Doq, "doq"), (Self::Doh, "doh"), (Self::Api, "api")];
+    const NAMES: [(Self, &str); 6] = [
+        (Self::Dns, "dns"),
+        (Self::Dot, "dot"),
+        (Self::Doq, "doq"),
+        (Self::Doh, "doh"),
+        (Self::Api, "api"),
+        (Self::Edge, "edge"),
+    ];
 
     /// The role with this name.
     #[must_use]
@@ -147,8 +155,8 @@ mod tests {
     #[test]
     fn a_socket_is_taken_by_address_and_role() {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let tcp = TcpListener::bind(udp.local_addr().unwrap()).unwrap();
-        let address = udp.local_addr().unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, tcp_address) = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
         let any = SocketAddr::new(address.ip(), 0);
         let mut inherited = Inherited::default();
         inherited.add(Some(Role::Dns), udp.try_clone().unwrap().into()).unwrap();
@@ -157,7 +165,7 @@ mod tests {
         assert!(inherited.take_udp(Role::Doq, address).is_empty(), "the socket has another role");
         assert!(inherited.take_udp(Role::Dns, "127.0.0.2:0".parse().unwrap()).is_empty());
         assert_eq!(inherited.take_udp(Role::Dns, any).len(), 2, "both sockets of the address");
-        assert!(inherited.take_tcp(Role::Dot, address).is_some(), "any role");
+        assert!(inherited.take_tcp(Role::Dot, tcp_address).is_some(), "any role");
         assert!(inherited.is_empty());
     }
 

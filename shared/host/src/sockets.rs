@@ -1,0 +1,4 @@
+//! Sockets that listen: binds them, or takes those that another process bound.
+
+pub mod bind;
+pub mod inherited;
