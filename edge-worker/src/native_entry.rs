@@ -24,9 +24,10 @@ use hyper_util::server::conn::auto::Builder;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 
 use crate::platform::native::exchange::{AnswerBody, Reports};
 use crate::platform::native::http::lines_of;
@@ -47,6 +48,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const LAST_WORK: Duration = Duration::from_secs(1);
 /// How long the process waits at its end for requests in progress.
 const DRAIN: Duration = Duration::from_secs(30);
+
+/// How often a thread wakes at least.
+const TICK: Duration = Duration::from_millis(500);
 
 thread_local! {
     /// Numbers of tasks that have ended, and how many numbers were given out. Each number is a slot of the runtime.
@@ -159,43 +163,58 @@ struct Isolate {
 
 /// One thread's work: accepts connections until the process ends, and lets those that are open answer what they got.
 fn isolate_on(listener: std::net::TcpListener, settings: Settings, is_ending: watch::Receiver<bool>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = LocalSet::new();
-    let served = local.block_on(&runtime, async move {
-        let listener = TcpListener::from_std(listener)?;
-        let (mut ending, Settings { trusted, rules }) = (is_ending.clone(), settings);
-        let isolate = Rc::new(Isolate { env: Env::of(rules), trusted, is_ending });
-        let mut connections = JoinSet::new();
-        tokio::task::spawn_local(later::run());
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept(), if connections.len() < MOST_CONNECTIONS => accepted,
-                Some(_) = connections.join_next() => continue,
-                _ = ending.wait_for(|is_ending| *is_ending) => break,
-            };
-            match accepted {
-                Ok((stream, peer)) => _ = connections.spawn_local(connection(stream, peer, Rc::clone(&isolate))),
-                // Too many files are open, for example. Those that end make room.
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
-        }
-        drop(listener);
-        let ended = async {
-            while connections.join_next().await.is_some() {}
-            background::finish().await;
-        };
-        let _ = tokio::time::timeout(DRAIN, ended).await;
-        // What is left is ended here, while all that it needs is there.
-        IS_CLOSED.set(true);
-        let left: Vec<u32> = EXCHANGES.with_borrow(|exchanges| exchanges.keys().copied().collect());
-        left.into_iter().for_each(|task| notify(task, Notice::ClientGone, 0, None));
-        connections.shutdown().await;
-        Ok(())
-    });
-    drop(local);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    // As a task, since whatever wakes the outermost future wakes the thread by a call of the system.
+    let served = runtime.block_on(async { tokio::task::spawn_local(accept(listener, settings, is_ending)).await });
     // A disk or a name server may hang.
     runtime.shutdown_timeout(LAST_WORK);
-    served
+    served?
+}
+
+async fn accept(
+    listener: std::net::TcpListener,
+    settings: Settings,
+    is_ending: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let (mut ending, Settings { trusted, rules }) = (is_ending.clone(), settings);
+    let isolate = Rc::new(Isolate { env: Env::of(rules), trusted, is_ending });
+    let mut connections = JoinSet::new();
+    tokio::task::spawn_local(later::run());
+    tokio::task::spawn_local(tick());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept(), if connections.len() < MOST_CONNECTIONS => accepted,
+            Some(_) = connections.join_next() => continue,
+            _ = ending.wait_for(|is_ending| *is_ending) => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => _ = connections.spawn_local(connection(stream, peer, Rc::clone(&isolate))),
+            // Too many files are open, for example. Those that end make room.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+    drop(listener);
+    let ended = async {
+        while connections.join_next().await.is_some() {}
+        background::finish().await;
+    };
+    let _ = tokio::time::timeout(DRAIN, ended).await;
+    // What is left is ended here, while all that it needs is there.
+    IS_CLOSED.set(true);
+    let left: Vec<u32> = EXCHANGES.with_borrow(|exchanges| exchanges.keys().copied().collect());
+    left.into_iter().for_each(|task| notify(task, Notice::ClientGone, 0, None));
+    connections.shutdown().await;
+    Ok(())
+}
+
+/// Keeps a timer that rings soon. For a timer that would be the next to ring, tokio calls the system to wake itself; so
+/// nearly none of a request's is.
+async fn tick() {
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        ticks.tick().await;
+    }
 }
 
 /// Runs what hyper spawns on this thread.

@@ -309,7 +309,7 @@ impl<'a> Scan<'a> {
                     escaped = true;
                     self.escape()?;
                 }
-                Some(0x20..) => self.at += 1,
+                // A control character, or no more text.
                 _ => return self.broken(),
             }
         }
@@ -339,20 +339,37 @@ impl<'a> Scan<'a> {
 }
 
 /// How many bytes at the beginning of a string are plain: no quotation mark, no backslash, no control character. Reads
-/// eight bytes at a time, because most bytes of a prompt are plain.
+/// many bytes at a time, because most bytes of a prompt are plain.
 fn plain(text: &[u8]) -> usize {
+    // Compilers make vector instructions of this, which the Worker's Wasm has none of.
+    let has_special = |block: &[u8; 32]| block.iter().fold(0, |any, &byte| any | special(byte)) != 0;
+    let (blocks, _) = if cfg!(target_arch = "wasm32") { (&[][..], text) } else { text.as_chunks::<32>() };
+    let before = 32 * blocks.iter().position(has_special).unwrap_or(blocks.len());
+    let (words, rest) = text[before..].as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let found = specials(u64::from_le_bytes(*word));
+        if found != 0 {
+            return before + 8 * at + (found.trailing_zeros() / 8) as usize;
+        }
+    }
+    let in_rest = rest.iter().position(|&byte| special(byte) != 0).unwrap_or(rest.len());
+    before + 8 * words.len() + in_rest
+}
+
+/// 1 for a byte that ends a run of plain bytes, else 0.
+fn special(byte: u8) -> u8 {
+    u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\')
+}
+
+/// The high bit of each byte of a word that ends a run of plain bytes. Bytes above such a byte may have it, too.
+const fn specials(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGH: u64 = ONES << 7;
-    // Sets the high bit of each byte that is zero. The subtraction may also set the high bits of bytes after a zero
-    // byte. That doesn't matter, because the result is only compared with zero.
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
-    let (eights, _) = text.as_chunks::<8>();
-    let is_special = |eight: &[u8; 8]| {
-        let word = u64::from_le_bytes(*eight);
-        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
-        zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | control != 0
-    };
-    8 * eights.iter().position(is_special).unwrap_or(eights.len())
+    /// The high bit of each byte below this one; none is above 0x80. A borrow may set bits of bytes above it.
+    const fn below(word: u64, byte: u8) -> u64 {
+        word.wrapping_sub(ONES * byte as u64) & !word & HIGH
+    }
+    below(word ^ (ONES * b'"' as u64), 1) | below(word ^ (ONES * b'\\' as u64), 1) | below(word, 0x20)
 }
 
 /// The end of the string that begins at the position `at` of a text: after the closing quotation mark. The string may

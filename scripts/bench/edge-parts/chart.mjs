@@ -9,10 +9,12 @@ const escape = (text) => text.replace(/[<>&"]/g, (c) => `&#${c.charCodeAt(0)};`)
 
 /** `rows` as run.mjs writes them to edge.json. */
 export function chart(rows) {
-  const panels = Map.groupBy(
-    rows,
-    (row) => `${row.kind}, ${row.connections} connection${row.connections > 1 ? "s" : ""}`,
-  );
+  /** @type {Map<string, typeof rows>} */
+  const panels = new Map();
+  for (const row of rows) {
+    const title = `${row.kind}, ${row.connections} connection${row.connections > 1 ? "s" : ""}`;
+    panels.set(title, [...(panels.get(title) ?? []), row]);
+  }
   const most = Math.max(1, ...rows.map((row) => row.cpu_us_per_request?.max ?? 0));
   const x = (value) => (value / most) * (WIDTH - NAME - 90);
   const parts = [];

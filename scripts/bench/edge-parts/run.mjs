@@ -81,9 +81,9 @@ const children = [];
 const pinned = availableParallelism() > 1 && spawnSync("taskset", ["-V"]).status === 0;
 
 /** Starts a process on one core: core 0 is for the gateway, core 1 for all other processes. */
-function start(core, command, stdio, cwd = dir) {
+function start(core, command, stdio, env = process.env) {
   const [file, ...args] = pinned ? ["taskset", "-c", String(core), ...command] : command;
-  const child = spawn(file, args, { stdio, cwd });
+  const child = spawn(file, args, { stdio, cwd: dir, env });
   child.on("error", (error) => stop(error));
   children.push(child);
   return child;
@@ -370,11 +370,23 @@ http {
   return ["/usr/sbin/nginx", "-p", place, "-c", join(place, "nginx.conf"), "-e", `${place}/error.log`];
 }
 
+/** This edge as a program of its own, with one thread. It is told where a client is as nginx tells workerd. */
+const nativeEdge = {
+  name: "native",
+  title: "bailiwick-edge",
+  headers: { ...client, "bailiwick-cf": client["cf-blob"] },
+  command: (port) => [
+    `${root}/target/release/bailiwick-edge`,
+    ...["serve", "--listen", `127.0.0.1:${port}`, "--threads", "1", "--trust", "127.0.0.0/8"],
+  ],
+};
+
 /** @type {Gateway[]} */
 const all = [
   { name: "direct", title: "direct", headers: client, port: endpointPort, child: endpoint },
   { name: "pass", title: "pass.js on workerd", worker: join(parts, "pass.js"), headers: client },
-  ...(crowds ? [nginx] : []),
+  nginx,
+  nativeEdge,
   ...steps,
   { name: "bailiwick", title: "this Worker on workerd", worker: build, headers: client },
   ...(options.observe
@@ -439,7 +451,8 @@ async function launch(gateway) {
           "--headless",
         ];
   const began = performance.now();
-  gateway.child = start(0, command, ["ignore", "ignore", process.env.DEBUG ? "inherit" : "ignore"]);
+  const env = gateway.name.startsWith("native") ? { ...process.env, ...ours } : process.env;
+  gateway.child = start(0, command, ["ignore", "ignore", process.env.DEBUG ? "inherit" : "ignore"], env);
   for (;;) {
     try {
       await ask(gateway, "unary");

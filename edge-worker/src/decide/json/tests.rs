@@ -120,6 +120,17 @@ fn strings_are_unescaped() {
     assert_eq!(read("1"), Err(InvalidJson { at: 0 }));
 }
 
+#[test]
+fn a_run_of_plain_bytes_ends_before_the_first_that_is_special() {
+    for before in 0..100 {
+        for byte in 0..=u8::MAX {
+            let text = [&vec![b'x'; before][..], &[byte], &[b'y'; 50]].concat();
+            let end = if special(byte) == 1 { before } else { text.len() };
+            assert_eq!(plain(&text), end, "{byte:#x} after {before}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 

@@ -6,6 +6,7 @@
 
 mod answer;
 mod flight;
+mod timer;
 
 use core::cell::{Cell, RefCell};
 use core::future::Future;
@@ -22,13 +23,14 @@ use tokio::time::{sleep, timeout};
 
 use super::background::spawn;
 use super::client_body::ClientBody;
-use super::http::{OutgoingBody, lines_of, of_lines, read_at_most, shared, whole};
+use super::http::{OutgoingBody, each_line, lines_of, of_lines, read_at_most, shared, whole};
 use super::later::later;
 use super::pipe::BodyStream;
 use crate::platform::notice::Notice;
 pub(crate) use answer::AnswerBody;
 use answer::Outbox;
 use flight::Flight;
+use timer::Timer;
 
 /// The longest time between two reports of an exchange while its task lasts.
 const MAX_SILENCE: Duration = Duration::from_secs(5);
@@ -67,7 +69,7 @@ struct Inner {
     number: Cell<Option<u32>>,
     id: String,
     answer: RefCell<Option<oneshot::Sender<Response<AnswerBody>>>>,
-    timer: RefCell<Option<AbortHandle>>,
+    timer: Timer,
     flight: RefCell<Option<Rc<Flight>>>,
     /// What the client gets, once the response has begun.
     outbox: RefCell<Option<Rc<Outbox>>>,
@@ -92,7 +94,7 @@ impl RawExchange {
             number: Cell::new(Some(number)),
             id,
             answer: RefCell::new(Some(answer)),
-            timer: RefCell::default(),
+            timer: Timer::default(),
             flight: RefCell::default(),
             outbox: RefCell::default(),
             is_events: Cell::new(false),
@@ -221,22 +223,15 @@ impl RawExchange {
 
     fn arm(&self, after: Duration) {
         let exchange = self.clone();
-        let task = tokio::task::spawn_local(async move {
-            let mut after = after;
-            loop {
-                sleep(after).await;
-                let own = exchange.0.timer.take();
-                exchange.report(Notice::Timer, 0, None);
-                if exchange.0.number.get().is_none() || exchange.0.timer.borrow().is_some() {
-                    return;
+        self.0.timer.set(after, || {
+            tokio::task::spawn_local(async move {
+                while exchange.0.number.get().is_some() {
+                    exchange.0.timer.rings().await;
+                    exchange.report(Notice::Timer, 0, None);
+                    exchange.0.timer.repeat(MAX_SILENCE);
                 }
-                exchange.0.timer.replace(own);
-                after = MAX_SILENCE;
-            }
+            })
         });
-        if let Some(before) = self.0.timer.replace(Some(task.abort_handle())) {
-            before.abort();
-        }
     }
 
     /// Answers the client with a complete response.
@@ -325,10 +320,13 @@ impl RawExchange {
         unwritten == 0
     }
 
-    /// The client has taken everything that was written. The task learns of it later, as it may write at once.
+    /// The client has taken everything that was written. A task that waits for it learns of it later, as it may write
+    /// at once.
     fn drained(&self) {
-        let exchange = self.clone();
-        later(move || exchange.go_on());
+        if self.0.is_blocked.get() {
+            let exchange = self.clone();
+            later(move || exchange.go_on());
+        }
     }
 
     /// Continues with an answer whose client was slow.
@@ -383,7 +381,8 @@ impl RawExchange {
     /// Ends the task. A client without a response gets an error. Whatever refers to this exchange is let go, also a
     /// body that is still being read: its connection can't be used again.
     pub(crate) fn abandon(&self) {
-        let running = [self.0.timer.take(), self.0.pull.take(), self.0.reading.take()];
+        self.0.timer.end();
+        let running = [self.0.pull.take(), self.0.reading.take()];
         running.into_iter().flatten().for_each(|running| running.abort());
         drop((self.0.answer.take(), self.0.outbox.take()));
         if let Some(number) = self.0.number.take() {
@@ -415,7 +414,7 @@ impl RawExchange {
 
 /// The request that a text describes: the method, the URL, and names and values of headers, each on a line of its own.
 fn request(head: &str, body: OutgoingBody) -> Option<Request<OutgoingBody>> {
-    let mut lines = head.split('\n');
+    let mut lines = each_line(head);
     let mut request = Request::builder().method(lines.next()?).uri(lines.next()?);
     for (name, value) in of_lines(lines) {
         request = request.header(name, value);
@@ -429,7 +428,7 @@ fn request(head: &str, body: OutgoingBody) -> Option<Request<OutgoingBody>> {
 /// A response; `None` if its status or a header can't be sent.
 fn response(status: u16, headers: &str, body: AnswerBody) -> Option<Response<AnswerBody>> {
     let mut response = Response::builder().status(status);
-    for (name, value) in of_lines(headers.split('\n')) {
+    for (name, value) in of_lines(each_line(headers)) {
         response = response.header(name, value);
     }
     response.body(body).ok()
