@@ -14,8 +14,13 @@ const event = (text: string, finish: string | null = null) =>
   `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: text }, finish_reason: finish }] })}\n\n`;
 
 /** A gateway whose only endpoint is `url`. */
-async function start(url: string, options?: string[], service: Json = {}): Promise<Native> {
-  const native = await Native.start({}, options);
+async function start(
+  url: string,
+  options?: string[],
+  service: Json = {},
+  bindings: Record<string, string> = {},
+): Promise<Native> {
+  const native = await Native.start(bindings, options);
   onStop(() => native.dispose());
   const kv = await native.getKVNamespace();
   await kv.put("rules", JSON.stringify(rules(1, region("DE", "eu-frankfurt", [url]), service)));
@@ -87,6 +92,57 @@ describe.skipIf(!isNative)("the native gateway", () => {
       const text = await raw(native, `GET /v1/models HTTP/1.1\r\nHost: ${hosts}\r\n\r\n`, /\r\n\r\n/);
       expect(text, hosts).toMatch(/^HTTP\/1\.1 400 /);
     }
+  });
+
+  test("a request with more than 100 headers is refused", async () => {
+    const native = await start("http://127.0.0.1:9");
+    const many = Array.from({ length: 100 }, (_, i) => `x-${i}: 1\r\n`).join("");
+    const text = await raw(native, `GET /v1/models HTTP/1.1\r\nHost: chat.example\r\n${many}\r\n`, /\r\n\r\n/);
+    expect(text).toMatch(/^HTTP\/1\.1 431 /);
+  });
+
+  test("requests to endpoints have a length, also without a body, unless they only get something", async () => {
+    const asked: string[] = [];
+    const url = await serve((request, response) => {
+      asked.push(`${request.method} ${request.headers["content-length"]}`);
+      response.writeHead(200, { "content-type": "application/json" }).end('{"id":"resp_1","object":"response"}');
+    });
+    const service = { allow: ["store"] };
+    const native = await start(url, undefined, service, { STATE_KEY: "k".repeat(40) });
+    const state = (method: string, path: string, body?: string) =>
+      native.dispatchFetch(`http://chat.example/v1/responses${path}`, {
+        method,
+        headers: { "content-type": "application/json" },
+        body,
+        cf: { country: "DE" },
+      });
+    const { json } = await read((await state("POST", "", '{"model":"m","input":"x","store":true}')) as never);
+    for (const [method, path] of [
+      ["POST", "/cancel"],
+      ["DELETE", ""],
+      ["GET", ""],
+    ])
+      expect((await state(method, `/${json.id}${path}`)).status).toBe(200);
+    expect(asked.slice(1)).toEqual(["POST 0", "DELETE 0", "GET undefined"]);
+  });
+
+  test("of a short stream with a length that breaks off the client gets nothing, and the next is asked", async () => {
+    let calls = 0;
+    const whole = `${event("one", "stop")}data: [DONE]\n\n`;
+    const url = await serve((request, response) => {
+      request.resume();
+      calls += 1;
+      response.writeHead(200, { "content-type": "text/event-stream", "content-length": whole.length });
+      if (calls > 1) return void response.end(whole);
+      response.write(whole.slice(0, -20), () => setTimeout(() => response.destroy(), 20));
+    });
+    const native = await Native.start({});
+    onStop(() => native.dispose());
+    const kv = await native.getKVNamespace();
+    await kv.put("rules", JSON.stringify(rules(1, region("DE", "eu-frankfurt", [url, url]))));
+    const { status, text, attempts } = await read((await ask(native)) as never);
+    expect([status, text, calls]).toEqual([200, whole, 2]);
+    expect(attempts).toMatch(/outcome=network.*outcome=committed/);
   });
 
   test("a trusted proxy's headers count if there is one of each", async () => {

@@ -15,8 +15,9 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::header::{ACCEPT_ENCODING, HeaderValue};
-use hyper::{Request, Response};
+use hyper::body::Body;
+use hyper::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderValue};
+use hyper::{Method, Request, Response};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
@@ -139,7 +140,7 @@ impl RawExchange {
                 Ok(response) => {
                     let (parts, incoming) = response.into_parts();
                     let head = format!("{}\n{}", parts.status.as_u16(), lines_of(&parts.headers, |_| true));
-                    sent.arrived(incoming);
+                    sent.arrived(incoming, flight::is_short(&parts.headers));
                     if exchange.is_current(&sent) {
                         exchange.report(Notice::Headers, attempt, Some(head.into_bytes()));
                     }
@@ -419,8 +420,12 @@ fn request(head: &str, body: OutgoingBody) -> Option<Request<OutgoingBody>> {
     for (name, value) in of_lines(lines) {
         request = request.header(name, value);
     }
-    // Answers are read and changed, so they have to come as they are.
     let mut request = request.body(body).ok()?;
+    // RFC 9110 §8.6: without it, some servers answer 411.
+    if ![Method::GET, Method::HEAD].contains(request.method()) && request.body().is_end_stream() {
+        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    // Answers are read and changed, so they have to come as they are.
     request.headers_mut().entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
     Some(request)
 }

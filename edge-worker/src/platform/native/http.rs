@@ -49,7 +49,8 @@ fn client() -> HttpClient {
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
-        .retry_canceled_requests(false)
+        // Only what was never sent: the kept connection had ended.
+        .retry_canceled_requests(true)
         .build(https)
 }
 

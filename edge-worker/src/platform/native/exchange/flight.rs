@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -16,6 +17,8 @@ use crate::platform::notice::Notice;
 
 /// How much of an answer is read before the task asks for it. In bytes.
 const MAX_READ_AHEAD: usize = 1 << 16;
+/// An answer that says that it has at most so many bytes is read as a whole.
+const MAX_READ_AT_ONCE: usize = 1 << 16;
 
 /// An attempt.
 pub(super) struct Flight {
@@ -23,6 +26,8 @@ pub(super) struct Flight {
     /// The task that waits for the answer, or reads it.
     running: RefCell<Option<AbortHandle>>,
     body: RefCell<Option<Incoming>>,
+    /// Whether the body is read as a whole before anything of it is reported.
+    is_short: Cell<bool>,
     /// Whether the answer's body is being read, or was.
     is_read: Cell<bool>,
     held: RefCell<Vec<u8>>,
@@ -42,6 +47,7 @@ impl Flight {
             attempt,
             running: RefCell::default(),
             body: RefCell::default(),
+            is_short: Cell::new(false),
             is_read: Cell::new(false),
             held: RefCell::default(),
             ending: Cell::new(None),
@@ -53,7 +59,8 @@ impl Flight {
     }
 
     /// The answer has arrived.
-    pub(super) fn arrived(&self, body: Incoming) {
+    pub(super) fn arrived(&self, body: Incoming, is_short: bool) {
+        self.is_short.set(is_short);
         self.body.replace(Some(body));
     }
 
@@ -145,8 +152,35 @@ impl Flight {
     }
 }
 
+/// Whether an answer is read as a whole: it says that it is short, and it is neither compressed nor sound. So one that
+/// breaks off has given the client nothing, and another endpoint can be asked.
+pub(super) fn is_short(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let length = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    length.is_some_and(|length: usize| length <= MAX_READ_AT_ONCE)
+        && !headers.contains_key(CONTENT_ENCODING)
+        && !text(CONTENT_TYPE).is_some_and(|content_type| content_type.starts_with("audio/"))
+}
+
+/// Reads a short answer.
+async fn read_at_once(exchange: RawExchange, flight: Rc<Flight>, body: Incoming) {
+    match body.collect().await {
+        Ok(body) => {
+            flight.held.replace(body.to_bytes().into());
+            flight.ending.set(Some(Notice::Eof));
+        }
+        Err(_) => flight.ending.set(Some(Notice::BodyError)),
+    }
+    if exchange.is_current(&flight) {
+        exchange.report_held(&flight);
+    }
+}
+
 /// Reads an answer's body to its end, as far as the task and the client keep up. What is there at once is one report.
 pub(super) async fn pump(exchange: RawExchange, flight: Rc<Flight>, mut body: Incoming) {
+    if flight.is_short.get() {
+        return read_at_once(exchange, flight, body).await;
+    }
     while flight.ending.get().is_none() {
         while !flight.may_read(exchange.is_current(&flight)) {
             flight.news.notified().await;
@@ -180,5 +214,27 @@ async fn pass_on(exchange: &RawExchange, flight: &Rc<Flight>, outbox: &Rc<Outbox
         outbox.set_piped(false);
         let notice = if outbox.is_gone() { Notice::WriteFailed } else { ending };
         exchange.report(notice, flight.attempt, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_answer_is_read_as_a_whole() {
+        let cases: [(&[(&str, &str)], bool); 7] = [
+            (&[("content-length", "65536")], true),
+            (&[("content-length", "65537")], false),
+            (&[("content-length", "0"), ("content-type", "text/event-stream")], true),
+            (&[("content-length", "10"), ("content-encoding", "gzip")], false),
+            (&[("content-length", "10"), ("content-type", "audio/mpeg")], false),
+            (&[("content-length", "-1")], false),
+            (&[("transfer-encoding", "chunked")], false),
+        ];
+        for (headers, is) in cases {
+            let named = |(name, value): &(&str, &str)| (name.parse().unwrap(), value.parse().unwrap());
+            assert_eq!(is_short(&headers.iter().map(named).collect()), is, "{headers:?}");
+        }
     }
 }
