@@ -84,7 +84,7 @@ test.each([
 test("all clients of a Wasm instance that panicked get an answer", async () => {
   const { url, log } = await workerd(
     { RULES_URL: `${node}/v1/rules`, STATE_KEY: "k".repeat(32) },
-    `${root}edge-worker/build-vectors`,
+    { from: `${root}edge-worker/build-vectors` },
   );
   const asked = [
     ask(url, "silent", chat({})),

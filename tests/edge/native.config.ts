@@ -10,6 +10,7 @@ const SPECS = [
   "batches",
   "bundles",
   "crowd",
+  "differential",
   "drained",
   "drills",
   "explain",

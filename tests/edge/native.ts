@@ -24,14 +24,16 @@ export class Native {
     readonly child: ChildProcess,
   ) {}
 
+  /** Without `hasKv` its rules aren't in a file. `isQuiet` keeps its log out of the test's own output. */
   static async start(
     bindings: Record<string, string>,
     options = ["--threads", "1", "--trust", "127.0.0.0/8"],
+    { hasKv = true, isQuiet = false } = {},
   ): Promise<Native> {
     const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick-edge`;
     if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-edge`);
     const folder = mkdtempSync(join(tmpdir(), "bailiwick-edge-"));
-    const more = [...options, "--rules", join(folder, "rules.json")];
+    const more = hasKv ? [...options, "--rules", join(folder, "rules.json")] : options;
     const child = spawn(binary, ["serve", "--listen", "127.0.0.1:0", ...more], {
       stdio: ["ignore", "inherit", "pipe"],
       env: { RULES_REFRESH_SECONDS: "0", HEALTH_REFRESH_SECONDS: "0", ...bindings },
@@ -41,7 +43,7 @@ export class Native {
     const native = new Native(JSON.parse(line).address, folder, child);
     lines.on("line", (line) => {
       native.log.push(line);
-      console.log(line);
+      if (!isQuiet) console.log(line);
     });
     return native;
   }

@@ -10,17 +10,19 @@ import { build, onStop, setting } from "./harness.js";
 
 /**
  * Starts the built Worker, or another build of it, with these variables and secrets, on a port of its own (`url`) and a
- * Unix socket (`path`). `log` is what workerd has written so far.
+ * Unix socket (`path`). `log` and `lines` are what workerd has written so far; `isQuiet` keeps it out of the test's own
+ * output. `place` is the header that says where a client is.
  */
 export async function workerd(
   bindings: Record<string, string>,
-  from = build,
-): Promise<{ url: string; path: string; log(): string }> {
+  { from = build, place, isQuiet = false }: { from?: string; place?: string; isQuiet?: boolean } = {},
+): Promise<{ url: string; path: string; log(): string; lines: readonly string[] }> {
   const dir = mkdtempSync(join(tmpdir(), "bailiwick-workerd-"));
   onStop(() => rmSync(dir, { recursive: true, force: true }));
   const path = join(dir, "edge.sock");
   const quote = (text: string) => JSON.stringify(text);
   const list = (items: string[]) => `[${items.join(", ")}]`;
+  const http = place === undefined ? "()" : `(cfBlobHeader = ${quote(place)})`;
   writeFileSync(
     join(dir, "config.capnp"),
     `using Workerd = import "/workerd/workerd.capnp";
@@ -30,8 +32,8 @@ const config :Workerd.Config = (
     (name = "internet", network = (allow = ["public", "private"])),
   ],
   sockets = [
-    (name = "local", address = ${quote(`unix:${path}`)}, http = (), service = "edge"),
-    (name = "http", address = "127.0.0.1:0", http = (), service = "edge"),
+    (name = "local", address = ${quote(`unix:${path}`)}, http = ${http}, service = "edge"),
+    (name = "http", address = "127.0.0.1:0", http = ${http}, service = "edge"),
   ],
 );
 const edge :Workerd.Worker = (
@@ -52,18 +54,18 @@ const edge :Workerd.Worker = (
     stdio: ["ignore", "pipe", "pipe", "pipe"],
   });
   onStop(() => child.kill());
-  let log = "";
+  const lines: string[] = [];
   for (const stream of [child.stdout!, child.stderr!]) {
-    stream.on("data", (chunk) => {
-      log += chunk;
-      console.error(String(chunk));
+    createInterface({ input: stream }).on("line", (line) => {
+      lines.push(line);
+      if (!isQuiet) console.error(line);
     });
   }
   // It writes the port of each socket as a line of JSON to the control descriptor.
   for await (const line of createInterface({ input: child.stdio[3] as NodeJS.ReadableStream })) {
     const reported = JSON.parse(line);
     if (reported.event === "listen" && reported.socket === "http")
-      return { url: `http://127.0.0.1:${reported.port}`, path, log: () => log };
+      return { url: `http://127.0.0.1:${reported.port}`, path, log: () => lines.join("\n"), lines };
   }
   throw new Error(`workerd ended: ${await once(child, "exit")}`);
 }
