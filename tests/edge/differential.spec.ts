@@ -12,7 +12,7 @@ afterEach(stopAll);
 const number = (name: string, otherwise: number) => Number(process.env[name] ?? otherwise);
 const SEED = number("BAILIWICK_SEED", 1);
 const FIRST = number("BAILIWICK_CASE", 0);
-const CASES = number("BAILIWICK_CASES", process.env.BAILIWICK_CASE ? 1 : 500);
+const CASES = number("BAILIWICK_CASES", process.env.BAILIWICK_CASE ? 1 : 750);
 /** How many differing cases are told, and how many differences of each. */
 const MOST_TOLD = 20;
 const MOST_PARTS = 5;

@@ -5,7 +5,8 @@ import { keyDigest, residency } from "../harness.js";
 import type { Json } from "../harness.js";
 import { type Behaviour, draw, isSlow } from "./behaviours.js";
 import { Draw } from "./draw.js";
-import { type Client, steps } from "./requests.js";
+import { steps } from "./requests.js";
+import type { Client } from "./senders.js";
 import type { Sent } from "./wire.js";
 
 export interface Case {

@@ -1,8 +1,30 @@
 // What good endpoints answer, by path: JSON and other content, and streams of events. Called by behaviours.ts.
 import { texts } from "../bodies.js";
 import type { Json } from "../harness.js";
-import type { Asked } from "./behaviours.js";
 import type { Draw } from "./draw.js";
+import type { Message } from "./wire.js";
+
+/** What a request asks for. */
+export interface Asked {
+  method: string;
+  /** The path without `/v1` and the deployment of an Azure endpoint. */
+  path: string;
+  stream: boolean;
+  model: string;
+}
+
+/** Reads what a request asks for. */
+export function asked(request: Message): Asked {
+  const [method, target] = request.first.split(" ");
+  const path = target.split("?")[0].replace(/^\/[^/]+\/[^/]+(\/v1)?(\/openai\/deployments\/[^/]+)?/, "");
+  const text = request.body.toString("latin1");
+  return {
+    method,
+    path,
+    stream: /"stream": ?true/.test(text) || /name="stream"\r\n\r\ntrue/.test(text),
+    model: text.match(/"model": ?"([^"\\]*)"/)?.[1] ?? "m",
+  };
+}
 
 const json = (d: Draw, value: unknown) => ({
   type: d.weighted([
