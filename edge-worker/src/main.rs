@@ -17,12 +17,14 @@ fn main() {}
 
 #[cfg(not(target_arch = "wasm32"))]
 mod command_line {
+    use std::io::Write as _;
     use std::net::SocketAddr;
     use std::path::PathBuf;
     use std::process::ExitCode;
 
-    use bailiwick_edge::native_entry::{Settings, serve};
-    use clap::{Parser, Subcommand};
+    use bailiwick_edge::native_entry::config::Config;
+    use bailiwick_edge::native_entry::{check, serve};
+    use clap::{CommandFactory, Parser, Subcommand};
     use ipnet::IpNet;
 
     /// Steers AI traffic between regions by one rule book, and passes each request on to an endpoint that residency
@@ -36,43 +38,107 @@ mod command_line {
 
     #[derive(Debug, Subcommand)]
     enum Command {
-        /// Serve requests over HTTP/1.1 and HTTP/2 without TLS, until SIGTERM or SIGINT.
+        /// Serve requests over HTTP/1.1 and HTTP/2 until SIGTERM or SIGINT.
         ///
-        /// Variables and secrets are those of the Worker, and come from the environment: RULES_URLS and HEALTH_URLS
-        /// name the APIs of DNS nodes, RECEIPT_KEY, STATE_KEY and each "secret" of the rules hold secrets.
+        /// Variables and secrets are those of the Worker, and come from the environment or from edge.toml: RULES_URLS
+        /// and HEALTH_URLS name the APIs of DNS nodes; RECEIPT_KEY, STATE_KEY and each "secret" of the rules hold
+        /// secrets.
+        ///
+        /// SIGHUP reads certificate, GeoIP database and secrets again, as a change of their files does. SIGUSR2 starts
+        /// the program anew, to take over. A second SIGTERM ends it at once.
         Serve(Serve),
+        /// Read edge.toml and every file it names, and say what is wrong.
+        Check {
+            /// The configuration.
+            #[arg(long, value_name = "FILE", default_value = "edge.toml")]
+            config: PathBuf,
+        },
+        /// Print completions for a shell.
+        Completions {
+            /// The shell.
+            shell: clap_complete::Shell,
+        },
+        /// Print the manual page in roff.
+        Man,
     }
 
     #[derive(Debug, clap::Args)]
     struct Serve {
-        /// Where it listens. Port 0 is any free port; the first line of the log says which.
-        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8787")]
-        listen: SocketAddr,
+        /// The configuration. Without one, options and the environment say all.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Where it listens [default: 127.0.0.1:8787]. Port 0 is any free port; the line `serving` of the log says
+        /// which.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        listen: Vec<SocketAddr>,
         /// How many threads serve. Each is an isolate: it fetches rules and health, and counts, for itself [default: as
         /// many as cores].
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
         threads: Option<u16>,
         /// A network whose proxies are believed what they say of a client: its address (CF-Connecting-IP) and its place
-        /// (bailiwick-cf). May be given more than once. Without one, a client is where it connects from, and its
-        /// country isn't known.
+        /// (bailiwick-cf). May be given more than once. Without one, a client is where it connects from.
         #[arg(long, value_name = "NETWORK")]
         trust: Vec<IpNet>,
         /// A file with the rules, if no RULES_URLS gives them. Read again when they are due.
         #[arg(long, value_name = "FILE")]
         rules: Option<PathBuf>,
+        /// Take the place of the process that serves with the same state_dir, without a gap.
+        #[arg(long)]
+        takeover: bool,
     }
 
-    /// Runs the program. The exit code is 0 after a signal, 1 if it can't serve, and 2 if the command line is wrong.
+    impl Serve {
+        /// The configuration with the options, which count more.
+        fn config(self) -> Result<Config, String> {
+            let mut config = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+            if !self.listen.is_empty() {
+                config.listen = self.listen;
+            }
+            if !self.trust.is_empty() {
+                config.proxy.trust = self.trust;
+            }
+            config.threads = self.threads.unwrap_or(config.threads);
+            config.rules = self.rules.or(config.rules);
+            Ok(config)
+        }
+    }
+
+    /// Runs the program. The exit code is 0 if all went well, 1 if it can't serve or something is wrong, and 2 if the
+    /// command line is.
     pub(super) fn run() -> ExitCode {
-        let Command::Serve(Serve { listen, threads, trust, rules }) = Arguments::parse().command;
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = threads.map_or_else(cores, usize::from);
-        match serve(listen, threads, &Settings { trusted: trust, rules }) {
+        let done = match Arguments::parse().command {
+            Command::Serve(options) => {
+                let takes_over = options.takeover;
+                options.config().map_err(|error| vec![error]).and_then(|config| serve(&config, takes_over))
+            }
+            Command::Check { config } => {
+                let read = Config::read(&config).map_err(|error| vec![error]);
+                read.and_then(|config| check(&config)).map(|told| {
+                    told.into_iter().for_each(|line| print(&line));
+                    print("ok");
+                })
+            }
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Arguments::command(), "bailiwick-edge", &mut std::io::stdout());
+                Ok(())
+            }
+            Command::Man => clap_mangen::Man::new(Arguments::command())
+                .render(&mut std::io::stdout())
+                .map_err(|error| vec![error.to_string()]),
+        };
+        match done {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("error: {listen} can't be served: {error}; name another with --listen");
+            Err(errors) => {
+                for error in errors {
+                    eprintln!("error: {}", error.trim_end());
+                }
                 ExitCode::FAILURE
             }
         }
+    }
+
+    /// Prints a line. Whoever reads it may have gone.
+    fn print(line: &str) {
+        let _ = writeln!(std::io::stdout(), "{line}");
     }
 }

@@ -69,3 +69,15 @@ pub(crate) fn notify(task: u32, notice: Notice, attempt: u8, bytes: Option<Vec<u
 pub(crate) fn run(task: u32) {
     task::run(task);
 }
+
+/// The rules in service, whether or not they are too old; `None` before the first request has fetched them.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn table() -> Option<Rc<bailiwick_rules::table::Table>> {
+    feed::current_table()
+}
+
+/// All metrics of this isolate in the format of Prometheus.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn exposition() -> String {
+    explain::exposition(metrics::Format::Prometheus, &feed::snapshot())
+}

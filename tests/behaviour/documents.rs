@@ -92,7 +92,9 @@ fn every_piece_of_json_is_json() {
 fn every_piece_of_configuration_is_read() {
     let mut read = 0;
     for page in pages() {
-        for block in page.blocks.iter().filter(|block| block.language == "toml") {
+        // The gateway's own is read by a test beside its reader.
+        let is_nodes = |text: &str| !text.starts_with("# edge.toml\n");
+        for block in page.blocks.iter().filter(|block| block.language == "toml" && is_nodes(&block.text)) {
             let text = ["listen = ['127.0.0.1:0']\nrules = 'r'\n", &block.text, "\n[zones]\n'ai.example.com' = 'z'\n"];
             let config = Config::parse(&text.concat(), &page.path, root().as_path());
             assert!(config.is_ok(), "line {}: {:?}", block.line, config.unwrap_err());

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bailiwick_host::certificate::Certificate;
 use bailiwick_host::process::service_manager::ServiceManager;
-use bailiwick_host::process::takeover::{self, OldProcess, ReceivedState};
+use bailiwick_host::process::takeover::{self, OldProcess, Program, ReceivedState};
 use bailiwick_host::process::upgrade::Upgrade;
 use bailiwick_host::system::clock::Clock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -196,7 +196,7 @@ async fn take_over(config: &Config) -> Result<Option<ReceivedState>, Vec<String>
             "--takeover finds the process that serves by its state_dir: set it in the configuration".to_owned(),
         ]);
     };
-    let received = tokio::task::spawn_blocking(move || takeover::take(&state_dir)).await;
+    let received = tokio::task::spawn_blocking(move || takeover::take(Program::Dns, &state_dir)).await;
     match received.map_err(std::io::Error::other).flatten() {
         Ok(None) => {
             info!("nobody serves with this state_dir: beginning as ever");

@@ -176,6 +176,12 @@ pub(crate) fn metrics(
     if !is_operators(request, env) {
         return Err(Failure::MetricsUnauthorised);
     }
+    let format = Format::of(request.header("accept").unwrap_or_default());
+    Ok(info.of_type(format.content_type(), &exposition(format, snapshot)))
+}
+
+/// All metrics of this isolate as text.
+pub(crate) fn exposition(format: Format, snapshot: &Snapshot) -> String {
     let table = snapshot.table.as_deref();
     let resting = table.map(|table| {
         let local = memory::with(|memory| memory.local(table, None, None, clock::now()));
@@ -195,8 +201,7 @@ pub(crate) fn metrics(
             .unwrap_or_default(),
         began_ms: feed::began().0,
     };
-    let format = Format::of(request.header("accept").unwrap_or_default());
-    Ok(info.of_type(format.content_type(), &metrics::write(format, &gauges, table)))
+    metrics::write(format, &gauges, table)
 }
 
 /// The sender of a request for an explanation.

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bailiwick_host::process::service_manager::ServiceManager;
-use bailiwick_host::process::takeover::{self, Handover, OldProcess, Successor};
+use bailiwick_host::process::takeover::{self, Handover, OldProcess, Program, Successor};
 use bailiwick_host::system::clock::Clock;
 use bailiwick_host::system::file_reload::{Renew, Renewal};
 use bailiwick_host::system::files::{Mode, replace};
@@ -170,7 +170,7 @@ impl Running {
                 handle.finish_keeping(LAST_WORK);
             }
         };
-        let listening = takeover::listen(state_dir, handover, on_request, successors);
+        let listening = takeover::listen(Program::Dns, state_dir, handover, on_request, successors);
         self.is_found = listening.is_ok();
         if let Err(error) = listening {
             let state_dir = state_dir.display();

@@ -28,8 +28,8 @@ use super::http::{OutgoingBody, each_line, lines_of, of_lines, read_at_most, sha
 use super::later::later;
 use super::pipe::BodyStream;
 use crate::platform::notice::Notice;
-pub(crate) use answer::AnswerBody;
 use answer::Outbox;
+pub(crate) use answer::{AnswerBody, Taken};
 use flight::Flight;
 use timer::Timer;
 

@@ -13,7 +13,14 @@ use crate::locate::geoip::{Place, Places};
 /// for the IPv4 address that it carries. If a prefix of `networks` contains an IPv6 address, the address itself counts.
 #[must_use]
 pub fn client_at(table: &Table, places: &Places, address: IpAddr) -> Client {
-    let carried = carried(address).filter(|_| table.network_of(address).is_none());
+    client_in(Some(table), places, address)
+}
+
+/// The same where there may be no rules yet.
+#[must_use]
+pub fn client_in(table: Option<&Table>, places: &Places, address: IpAddr) -> Client {
+    let is_named = |table: &Table| table.network_of(address).is_some();
+    let carried = carried(address).filter(|_| !table.is_some_and(is_named));
     let address = carried.map_or(address, IpAddr::V4).to_canonical();
     let Place { country, location } = places.at(address);
     Client { tenant: None, address: Some(address), country, location }

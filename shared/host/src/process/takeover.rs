@@ -33,8 +33,8 @@ use crate::system::state_dir;
 
 /// The socket's name in the state directory.
 const NAME: &str = "takeover.sock";
-/// The first message of the new process: the protocol and its version.
-const HELLO: &[u8; 22] = b"bailiwick takeover v1\n";
+/// How long the first message of the new process is.
+const HELLO: usize = 22;
 /// From the new process: it has taken a socket, and the next may come.
 const NEXT: u8 = b'+';
 /// From the old process: there are no more sockets.
@@ -53,6 +53,25 @@ const LOADING: Duration = Duration::from_secs(600);
 /// The octet of each role in the protocol.
 const ROLES: [(u8, Role); 6] =
     [(b'd', Role::Dns), (b't', Role::Dot), (b'q', Role::Doq), (b'h', Role::Doh), (b'a', Role::Api), (b'e', Role::Edge)];
+
+/// Which program serves. Neither takes the other's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// The DNS server.
+    Dns,
+    /// The native gateway.
+    Edge,
+}
+
+impl Program {
+    /// The first message of the new process: the program, the protocol and its version.
+    const fn hello(self) -> &'static [u8; HELLO] {
+        match self {
+            Self::Dns => b"bailiwick takeover v1\n",
+            Self::Edge => b"bailiwick-edge take 1\n",
+        }
+    }
+}
 
 /// The path of the socket at which the process that uses this state directory accepts a takeover.
 fn path(state_dir: &Path) -> PathBuf {
@@ -90,7 +109,7 @@ impl OldProcess {
 ///
 /// # Errors
 /// When the old process doesn't send its sockets. It then continues to serve.
-pub fn take(state_dir: &Path) -> io::Result<Option<ReceivedState>> {
+pub fn take(program: Program, state_dir: &Path) -> io::Result<Option<ReceivedState>> {
     let mut stream = match UnixStream::connect(path(state_dir)) {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -100,7 +119,7 @@ pub fn take(state_dir: &Path) -> io::Result<Option<ReceivedState>> {
     };
     check_peer(&stream)?;
     be_patient(&stream, PATIENCE)?;
-    stream.write_all(HELLO)?;
+    stream.write_all(program.hello())?;
     let (mut inherited, mut lock) = (Inherited::default(), None);
     loop {
         let (word, file) = receive_file(stream.as_fd())?;
@@ -138,6 +157,7 @@ pub struct Handover {
 /// # Errors
 /// When the socket can't be made.
 pub fn listen(
+    program: Program,
     state_dir: &Path,
     handover: Handover,
     on_request: impl Fn(bool) + Send + 'static,
@@ -154,7 +174,7 @@ pub fn listen(
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { continue };
             on_request(true);
-            match hand_over(&mut stream, &handover, &successors) {
+            match hand_over(program, &mut stream, &handover, &successors) {
                 // This process ends, which closes its copies of the sockets.
                 Ok(()) => return,
                 Err(error) => error!("a takeover came to nothing ({error}); this process goes on serving"),
@@ -171,13 +191,19 @@ pub fn forget(state_dir: &Path) {
 }
 
 /// Gives the sockets and the lock to a process that is to take over, and waits until it is ready.
-fn hand_over(stream: &mut UnixStream, handover: &Handover, successors: &UnboundedSender<Successor>) -> io::Result<()> {
+fn hand_over(
+    program: Program,
+    stream: &mut UnixStream,
+    handover: &Handover,
+    successors: &UnboundedSender<Successor>,
+) -> io::Result<()> {
     let pid = check_peer(stream)?;
     be_patient(stream, PATIENCE)?;
-    let mut hello = [0; HELLO.len()];
+    let mut hello = [0; HELLO];
     stream.read_exact(&mut hello)?;
-    if hello != *HELLO {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the other process speaks another version"));
+    if hello != *program.hello() {
+        let message = "the other process is another program or speaks another version";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     info!(pid, "another process asks for the sockets and will take over once it is ready");
     let lock = std::iter::once((LOCK, handover.lock.as_fd()));
@@ -286,16 +312,16 @@ mod tests {
     #[test]
     fn sockets_go_over_and_the_old_process_yields_when_the_new_one_is_ready() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(take(directory.path()).unwrap().is_none(), "no server runs");
+        assert!(take(Program::Dns, directory.path()).unwrap().is_none(), "no server runs");
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let (successors, mut ready) = tokio::sync::mpsc::unbounded_channel();
-        listen(directory.path(), handover(&socket, directory.path()), |_| {}, successors).unwrap();
+        listen(Program::Dns, directory.path(), handover(&socket, directory.path()), |_| {}, successors).unwrap();
         assert!(lock(directory.path()).is_none(), "another process holds the lock");
 
         // A takeover that fails changes nothing.
-        drop(take(directory.path()).unwrap().unwrap());
-        let mut taken = take(directory.path()).unwrap().unwrap();
+        drop(take(Program::Dns, directory.path()).unwrap().unwrap());
+        let mut taken = take(Program::Dns, directory.path()).unwrap().unwrap();
         assert!(taken.lock.is_some() && ready.try_recv().is_err());
         let taken_socket = taken.inherited.take_udp(Role::Dns, address).pop().unwrap();
         assert_eq!(taken_socket.local_addr().unwrap(), address);
@@ -311,12 +337,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (successors, mut ready) = tokio::sync::mpsc::unbounded_channel();
-        listen(directory.path(), handover(&socket, directory.path()), |_| {}, successors).unwrap();
+        listen(Program::Dns, directory.path(), handover(&socket, directory.path()), |_| {}, successors).unwrap();
         let mut stream = UnixStream::connect(path(directory.path())).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         // The server left bytes unread, so the connection may end with a reset.
         assert!(matches!(stream.read(&mut [0; 10]), Ok(0) | Err(_)));
-        assert!(take(directory.path()).unwrap().is_some() && ready.try_recv().is_err());
+        assert!(take(Program::Edge, directory.path()).is_err(), "another program");
+        assert!(take(Program::Dns, directory.path()).unwrap().is_some() && ready.try_recv().is_err());
     }
 
     #[test]

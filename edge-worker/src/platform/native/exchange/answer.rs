@@ -12,14 +12,51 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::{Response, StatusCode};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::RawExchange;
+
+/// The most bytes of an answer that are given to hyper at once, so that it is seen whether its client takes them.
+const PIECE: usize = 64 << 10;
+
+/// How much of an answer waits for the client, and since when the client has taken nothing of that.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    waiting: Cell<usize>,
+    since: Cell<Instant>,
+}
+
+impl Default for Taken {
+    fn default() -> Self {
+        Self { waiting: Cell::new(0), since: Cell::new(Instant::now()) }
+    }
+}
+
+impl Taken {
+    /// More waits.
+    pub(crate) fn added(&self, bytes: usize, now: Instant) {
+        if self.waiting.replace(self.waiting.get() + bytes) == 0 {
+            self.since.set(now);
+        }
+    }
+
+    /// The client has taken some of it.
+    pub(crate) fn took(&self, bytes: usize, now: Instant) {
+        self.waiting.set(self.waiting.get().saturating_sub(bytes));
+        self.since.set(now);
+    }
+
+    /// Since when the client has taken nothing; `None` if nothing waits.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        (self.waiting.get() > 0).then(|| self.since.get())
+    }
+}
 
 /// What waits to be taken by the client.
 pub(crate) struct Outbox {
     exchange: RawExchange,
     pieces: RefCell<VecDeque<Bytes>>,
-    unwritten: Cell<usize>,
+    taken: Rc<Taken>,
     /// How many bytes the client has taken.
     written: Cell<u64>,
     /// How the body ends; `None` while it goes on.
@@ -29,7 +66,7 @@ pub(crate) struct Outbox {
     is_piped: Cell<bool>,
     is_gone: Cell<bool>,
     /// Wakes a pipe when the client has taken a piece, or has gone.
-    taken: Notify,
+    news: Notify,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,14 +80,14 @@ impl Outbox {
         Self {
             exchange,
             pieces: RefCell::default(),
-            unwritten: Cell::new(0),
+            taken: Rc::default(),
             written: Cell::new(0),
             ending: Cell::new(None),
             length,
             reader: Cell::new(None),
             is_piped: Cell::new(false),
             is_gone: Cell::new(false),
-            taken: Notify::new(),
+            news: Notify::new(),
         }
     }
 
@@ -59,14 +96,14 @@ impl Outbox {
         if bytes.is_empty() {
             return;
         }
-        self.unwritten.set(self.unwritten.get() + bytes.len());
+        self.taken.added(bytes.len(), Instant::now());
         self.pieces.borrow_mut().push_back(bytes);
         self.wake();
     }
 
     /// How many bytes the client hasn't taken.
     pub(super) fn unwritten(&self) -> usize {
-        self.unwritten.get()
+        self.taken.waiting.get()
     }
 
     /// Ends the body: it is complete, or breaks off.
@@ -93,7 +130,7 @@ impl Outbox {
 
     /// Waits until the client takes a piece, or has gone.
     pub(super) async fn taken(&self) {
-        self.taken.notified().await;
+        self.news.notified().await;
     }
 
     fn wake(&self) {
@@ -104,11 +141,12 @@ impl Outbox {
 
     /// The next piece, for hyper.
     fn poll(&self, context: &Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if let Some(piece) = self.pieces.borrow_mut().pop_front() {
-            self.unwritten.set(self.unwritten.get() - piece.len());
+        let next = first_piece(&mut self.pieces.borrow_mut());
+        if let Some(piece) = next {
+            self.taken.took(piece.len(), Instant::now());
             self.written.set(self.written.get() + piece.len() as u64);
-            self.taken.notify_one();
-            if self.unwritten.get() == 0 {
+            self.news.notify_one();
+            if self.unwritten() == 0 {
                 self.exchange.drained();
             }
             return Poll::Ready(Some(Ok(Frame::data(piece))));
@@ -124,18 +162,34 @@ impl Outbox {
     }
 }
 
+/// The first piece, or as much of it as may be given at once.
+fn first_piece(pieces: &mut VecDeque<Bytes>) -> Option<Bytes> {
+    let first = pieces.front_mut()?;
+    if first.len() > PIECE { Some(first.split_to(PIECE)) } else { pieces.pop_front() }
+}
+
 /// The body that hyper sends.
 pub(crate) struct AnswerBody(Source);
 
 enum Source {
-    Whole(Option<Bytes>),
+    Whole(Bytes, Rc<Taken>),
     Written(Rc<Outbox>),
 }
 
 impl AnswerBody {
     /// A body that is complete.
     pub(super) fn whole(bytes: Option<Bytes>) -> Self {
-        Self(Source::Whole(bytes.filter(|bytes| !bytes.is_empty())))
+        let (bytes, taken) = (bytes.unwrap_or_default(), Taken::default());
+        taken.waiting.set(bytes.len());
+        Self(Source::Whole(bytes, Rc::new(taken)))
+    }
+
+    /// How much of it the client has taken.
+    pub(crate) fn taken(&self) -> &Rc<Taken> {
+        match &self.0 {
+            Source::Whole(_, taken) => taken,
+            Source::Written(outbox) => &outbox.taken,
+        }
     }
 
     /// A response without a body.
@@ -157,21 +211,26 @@ impl Body for AnswerBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut self.0 {
-            Source::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Whole(bytes, _) if bytes.is_empty() => Poll::Ready(None),
+            Source::Whole(bytes, taken) => {
+                let piece = bytes.split_to(bytes.len().min(PIECE));
+                taken.took(piece.len(), Instant::now());
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
             Source::Written(outbox) => outbox.poll(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Source::Whole(bytes) => bytes.is_none(),
+            Source::Whole(bytes, _) => bytes.is_empty(),
             Source::Written(outbox) => outbox.unwritten() == 0 && outbox.ending.get() == Some(Ending::Complete),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Source::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Source::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
             Source::Written(outbox) => outbox.length.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
@@ -184,7 +243,7 @@ impl Drop for AnswerBody {
         outbox.pieces.take();
         // hyper drops a body of known length when it has all of it.
         let is_whole = outbox.length == Some(outbox.written.get());
-        outbox.taken.notify_one();
+        outbox.news.notify_one();
         if !is_whole && !self.is_end_stream() && outbox.ending.get() != Some(Ending::Cut) {
             outbox.exchange.client_gone();
         }

@@ -1,0 +1,147 @@
+//! One connection: the PROXY protocol, TLS, then HTTP/1.1 or HTTP/2 to its end, within the limits. Called by `isolate`.
+
+use core::convert::Infallible;
+use core::pin::pin;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::config::Limits;
+use super::counts::Refusal;
+use super::proxy_protocol::{self, Header};
+use super::request::Sender;
+use super::settings::Isolate;
+use super::tasks;
+use super::transport::{Socket, Transport, read_more};
+use super::watch::{Reason, Watch};
+use crate::platform::native::exchange::AnswerBody;
+
+/// Streams that a client resets before they were answered, and resets that it causes by mistakes. Past these, the
+/// connection ends (CVE-2023-44487 and its kind).
+const MOST_RESETS: usize = 64;
+/// How much of a request's body may wait to be read, for each stream and each connection of HTTP/2.
+const WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
+/// How much of an answer HTTP/2 keeps for a client that is slow, for each stream.
+const SEND_BUFFER: usize = 64 << 10;
+
+/// Runs what hyper spawns on this thread.
+#[derive(Clone, Copy)]
+struct Here;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Here {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// Serves a connection to its end. When the process ends, the requests that it has are answered, and no more.
+pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, isolate: Rc<Isolate>, watch: Rc<Watch>) {
+    let _ = stream.set_nodelay(true);
+    let limits = &isolate.settings.limits;
+    let begun = timeout(limits.headers, begin(stream, peer, &isolate, &watch)).await;
+    let (transport, sender) = match begun {
+        Ok(Ok(begun)) => begun,
+        Ok(Err(refusal)) => return isolate.counts.refused(refusal),
+        Err(_) => return isolate.counts.closed(Reason::Silent),
+    };
+    let mut ending = isolate.is_ending.clone();
+    let builder = builder(limits);
+    let service = {
+        let (isolate, watch) = (Rc::clone(&isolate), Rc::clone(&watch));
+        service_fn(move |request| answer(request, sender, Rc::clone(&isolate), Rc::clone(&watch)))
+    };
+    let mut served = pin!(builder.serve_connection(TokioIo::new(transport), service));
+    let mut is_closing = false;
+    loop {
+        tokio::select! {
+            _ = &mut served => return,
+            _ = ending.wait_for(|is_ending| *is_ending), if !is_closing => {}
+            reason = watch.breaks() => match reason {
+                Reason::Idle if !is_closing => {}
+                _ => return,
+            }
+        }
+        is_closing = true;
+        served.as_mut().graceful_shutdown();
+    }
+}
+
+/// Reads what comes before HTTP.
+async fn begin(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    isolate: &Isolate,
+    watch: &Watch,
+) -> Result<(Transport, Sender), Refusal> {
+    let locator = &isolate.settings.locator;
+    let is_trusted = locator.trusts(peer.ip());
+    let (sender, before) = if is_trusted && isolate.settings.speaks_proxy_protocol {
+        let (client, before) = behind_proxy(&mut stream).await.map_err(|_| Refusal::Proxy)?;
+        // The client speaks HTTP itself, so nothing it says is the proxy's word.
+        (Sender { address: client.unwrap_or(peer.ip()), is_trusted: false }, before)
+    } else {
+        (Sender { address: peer.ip(), is_trusted }, Bytes::new())
+    };
+    let socket = Socket::new(stream, before, Rc::clone(&watch.stall));
+    let Some(acceptor) = &isolate.settings.tls else { return Ok((Transport::Plain(socket), sender)) };
+    let stream = acceptor.accept(socket).await.map_err(|_| Refusal::Handshake)?;
+    Ok((Transport::Tls(Box::new(stream)), sender))
+}
+
+/// Reads the header of the PROXY protocol. Returns the client's address, and what it has sent after the header.
+async fn behind_proxy(stream: &mut TcpStream) -> io::Result<(Option<IpAddr>, Bytes)> {
+    let mut bytes = Vec::new();
+    loop {
+        match proxy_protocol::read(&bytes) {
+            Header::Whole { client, length } => return Ok((client, Bytes::from(bytes.split_off(length)))),
+            Header::Begun if bytes.len() < proxy_protocol::LONGEST => read_more(stream, &mut bytes).await?,
+            Header::Begun | Header::Broken => return Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+fn builder(limits: &Limits) -> Builder<Here> {
+    let mut builder = Builder::new(Here);
+    let header_bytes = limits.header_bytes;
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.headers.max(limits.idle))
+        .max_buf_size(header_bytes as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(header_bytes)
+        .max_pending_accept_reset_streams(MOST_RESETS)
+        .max_local_error_reset_streams(MOST_RESETS)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(limits.headers);
+    builder
+}
+
+/// Answers a request.
+async fn answer(
+    request: Request<Incoming>,
+    sender: Sender,
+    isolate: Rc<Isolate>,
+    watch: Rc<Watch>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    let asking = watch.asks();
+    let response = tasks::answer(request, sender, &isolate.settings.locator, isolate.env.clone()).await;
+    watch.answers(response.body().taken());
+    drop(asking);
+    Ok(response)
+}
