@@ -35,6 +35,8 @@ use crate::system::state_dir;
 const NAME: &str = "takeover.sock";
 /// How long the first message of the new process is.
 const HELLO: usize = 22;
+/// The first message of a process to itself, to end its waiting.
+const GOODBYE: &[u8; HELLO] = b"bailiwick takeover end";
 /// From the new process: it has taken a socket, and the next may come.
 const NEXT: u8 = b'+';
 /// From the old process: there are no more sockets.
@@ -173,38 +175,62 @@ pub fn listen(
     let serve = move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { continue };
-            on_request(true);
-            match hand_over(program, &mut stream, &handover, &successors) {
-                // This process ends, which closes its copies of the sockets.
-                Ok(()) => return,
-                Err(error) => error!("a takeover came to nothing ({error}); this process goes on serving"),
+            let failed =
+                |error: &io::Error| error!("a takeover came to nothing ({error}); this process goes on serving");
+            match greeted(program, &mut stream) {
+                Ok(Some(pid)) => {
+                    on_request(true);
+                    match hand_over(pid, &mut stream, &handover, &successors) {
+                        // This process ends, which closes its copies of the sockets.
+                        Ok(()) => return,
+                        Err(error) => failed(&error),
+                    }
+                    on_request(false);
+                }
+                // The copies would keep the sockets open while this process answers what it has.
+                Ok(None) => return,
+                Err(error) => failed(&error),
             }
-            on_request(false);
         }
     };
     std::thread::Builder::new().name("takeover".to_owned()).spawn(serve).map(drop)
 }
 
-/// Removes the socket, because this process ends.
+/// Removes the socket, because this process ends. Then nobody takes over any more, and the copies of the sockets are
+/// closed.
 pub fn forget(state_dir: &Path) {
-    let _ = std::fs::remove_file(path(state_dir));
+    let path = path(state_dir);
+    if let Ok(mut stream) = UnixStream::connect(&path) {
+        let _ = stream.write_all(GOODBYE);
+    }
+    let _ = std::fs::remove_file(path);
 }
 
-/// Gives the sockets and the lock to a process that is to take over, and waits until it is ready.
-fn hand_over(
-    program: Program,
-    stream: &mut UnixStream,
-    handover: &Handover,
-    successors: &UnboundedSender<Successor>,
-) -> io::Result<()> {
+/// Reads the first message of another process. Returns the id of one that is to take over; `None` if the message is
+/// this process's own.
+fn greeted(program: Program, stream: &mut UnixStream) -> io::Result<Option<i32>> {
     let pid = check_peer(stream)?;
     be_patient(stream, PATIENCE)?;
     let mut hello = [0; HELLO];
     stream.read_exact(&mut hello)?;
-    if hello != *program.hello() {
-        let message = "the other process is another program or speaks another version";
-        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    let is_own = i32::try_from(std::process::id()) == Ok(pid);
+    match &hello {
+        hello if hello == program.hello() => Ok(Some(pid)),
+        hello if hello == GOODBYE && is_own => Ok(None),
+        _ => {
+            let message = "the other process is another program or speaks another version";
+            Err(io::Error::new(io::ErrorKind::InvalidData, message))
+        }
     }
+}
+
+/// Gives the sockets and the lock to a process that is to take over, and waits until it is ready.
+fn hand_over(
+    pid: i32,
+    stream: &mut UnixStream,
+    handover: &Handover,
+    successors: &UnboundedSender<Successor>,
+) -> io::Result<()> {
     info!(pid, "another process asks for the sockets and will take over once it is ready");
     let lock = std::iter::once((LOCK, handover.lock.as_fd()));
     let sockets = handover.sockets.iter().map(|handed| (octet_of(handed.role), handed.file.as_fd()));
@@ -330,6 +356,27 @@ mod tests {
         assert_eq!(successor.pid, i32::try_from(std::process::id()).unwrap());
         successor.yielded.send(()).unwrap();
         replacing.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_ends_keeps_no_copy_of_its_sockets() {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let sockets = vec![HandedSocket::copy(Role::Edge, &listener).unwrap()];
+        let handover = Handover { sockets, lock: lock(directory.path()).unwrap() };
+        let (successors, _ready) = tokio::sync::mpsc::unbounded_channel();
+        listen(Program::Edge, directory.path(), handover, |_| panic!("nobody takes over"), successors).unwrap();
+        drop(listener);
+        assert!(std::net::TcpStream::connect(address).is_ok(), "the copy listens");
+        forget(directory.path());
+        assert!(take(Program::Edge, directory.path()).unwrap().is_none());
+        let begun = std::time::Instant::now();
+        while std::net::TcpStream::connect(address).is_ok() {
+            assert!(begun.elapsed() < PATIENCE, "it still listens");
+            std::thread::yield_now();
+        }
+        assert!(lock(directory.path()).is_some(), "the lock is free");
     }
 
     #[test]
