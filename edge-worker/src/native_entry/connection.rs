@@ -2,18 +2,21 @@
 
 use core::convert::Infallible;
 use core::pin::pin;
+use core::time::Duration;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::rt::Executor;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
+use tokio::sync::watch::Receiver;
 use tokio::time::timeout;
 
 use super::config::Limits;
@@ -34,6 +37,11 @@ const WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
 /// How much of an answer HTTP/2 keeps for a client that is slow, for each stream.
 const SEND_BUFFER: usize = 64 << 10;
 
+/// How long a connection without a request may still ask when the process ends. Its request may be under way.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+/// How much later than the watch, which counts why it closes a connection, hyper closes one whose client is silent.
+const SLACK: Duration = Duration::from_secs(5);
+
 /// Runs what hyper spawns on this thread.
 #[derive(Clone, Copy)]
 struct Here;
@@ -44,17 +52,21 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Here {
     }
 }
 
-/// Serves a connection to its end. When the process ends, the requests that it has are answered, and no more.
+/// Serves a connection to its end. When the process ends, the requests that it has are answered, and no more. One
+/// without any may ask once.
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, isolate: Rc<Isolate>, watch: Rc<Watch>) {
     let _ = stream.set_nodelay(true);
     let limits = &isolate.settings.limits;
-    let begun = timeout(limits.headers, begin(stream, peer, &isolate, &watch)).await;
+    let mut ending = isolate.is_ending.clone();
+    let begun = tokio::select! {
+        begun = timeout(limits.headers, begin(stream, peer, &isolate, &watch)) => begun,
+        () = last_call(&mut ending, core::future::pending()) => return,
+    };
     let (transport, sender) = match begun {
         Ok(Ok(begun)) => begun,
         Ok(Err(refusal)) => return isolate.counts.refused(refusal),
         Err(_) => return isolate.counts.closed(Reason::Silent),
     };
-    let mut ending = isolate.is_ending.clone();
     let builder = builder(limits);
     let service = {
         let (isolate, watch) = (Rc::clone(&isolate), Rc::clone(&watch));
@@ -65,7 +77,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, isolate: Rc<Isola
     loop {
         tokio::select! {
             _ = &mut served => return,
-            _ = ending.wait_for(|is_ending| *is_ending), if !is_closing => {}
+            () = last_call(&mut ending, watch.next_request()), if !is_closing => {}
             reason = watch.breaks() => match reason {
                 Reason::Idle if !is_closing => {}
                 _ => return,
@@ -74,6 +86,12 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, isolate: Rc<Isola
         is_closing = true;
         served.as_mut().graceful_shutdown();
     }
+}
+
+/// Waits until the process ends, and then for a request, for [`LAST_REQUEST`] at most.
+async fn last_call(ending: &mut Receiver<bool>, next_request: impl Future<Output = ()>) {
+    let _ = ending.wait_for(|is_ending| *is_ending).await;
+    let _ = timeout(LAST_REQUEST, next_request).await;
 }
 
 /// Reads what comes before HTTP.
@@ -116,7 +134,7 @@ fn builder(limits: &Limits) -> Builder<Here> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.headers.max(limits.idle))
+        .header_read_timeout(limits.headers.max(limits.idle) + SLACK)
         .max_buf_size(header_bytes as usize);
     builder
         .http2()
@@ -140,8 +158,13 @@ async fn answer(
     watch: Rc<Watch>,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let asking = watch.asks();
-    let response = tasks::answer(request, sender, &isolate.settings.locator, isolate.env.clone()).await;
+    let is_http1 = request.version() < Version::HTTP_2;
+    let mut response = tasks::answer(request, sender, &isolate.settings.locator, isolate.env.clone()).await;
     watch.answers(response.body().taken());
+    if is_http1 && *isolate.is_ending.borrow() {
+        // It closes the connection after this answer, and says so: or the client's next request would be lost.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     drop(asking);
     Ok(response)
 }

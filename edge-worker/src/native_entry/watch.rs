@@ -35,6 +35,8 @@ pub(super) struct Watch {
     /// Whether any request has come, and when the last one or the end of its answer was noticed.
     has_asked: Cell<bool>,
     last: Cell<Instant>,
+    /// Rings when a request comes.
+    asking: Notify,
     reason: Cell<Option<Reason>>,
     closing: Notify,
 }
@@ -48,6 +50,7 @@ impl Watch {
             answers: RefCell::default(),
             has_asked: Cell::new(false),
             last: Cell::new(now),
+            asking: Notify::new(),
             reason: Cell::new(None),
             closing: Notify::new(),
         })
@@ -56,6 +59,7 @@ impl Watch {
     /// A request has come. It waits for its answer as long as the result lives.
     pub(super) fn asks(self: &Rc<Self>) -> Asking {
         self.has_asked.set(true);
+        self.asking.notify_waiters();
         self.asked.set(self.asked.get() + 1);
         Asking(Rc::clone(self))
     }
@@ -97,6 +101,14 @@ impl Watch {
         is_over(self.last.get(), limits.idle.max(limits.headers)).then_some(Reason::Idle)
     }
 
+    /// Waits until a request comes, unless one is in progress.
+    pub(super) async fn next_request(&self) {
+        let is_answering = self.answers.borrow().iter().any(|answer| answer.strong_count() > 0);
+        if self.asked.get() == 0 && !is_answering {
+            self.asking.notified().await;
+        }
+    }
+
     /// Waits until the connection breaks a limit.
     pub(super) async fn breaks(&self) -> Reason {
         loop {
@@ -119,6 +131,8 @@ impl Drop for Asking {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     const LIMITS: Limits = Limits {
@@ -155,11 +169,23 @@ mod tests {
         taken.took(6, at(2_121));
         assert_eq!(watch.look(at(3_000), &LIMITS), None);
         drop(taken);
+        let taken = Rc::new(Taken::default());
         assert_eq!(watch.look(at(3_075), &LIMITS), None);
         assert_eq!(watch.look(at(3_076), &LIMITS), Some(Reason::Idle));
 
         let watch = Watch::new(begun);
         drop(watch.asks());
+        assert!(watch.next_request().now_or_never().is_none(), "that it has asked doesn't count");
+        let asking = watch.asks();
+        assert!(watch.next_request().now_or_never().is_some());
+        watch.answers(&taken);
+        drop(asking);
+        assert!(watch.next_request().now_or_never().is_some(), "it is answered");
+        drop(taken);
+        let mut next = std::pin::pin!(watch.next_request());
+        assert!(next.as_mut().now_or_never().is_none());
+        drop(watch.asks());
+        assert!(next.now_or_never().is_some());
         watch.stall.set(Some(at(5)));
         assert_eq!(watch.look(at(65), &LIMITS), None);
         assert_eq!(watch.look(at(66), &LIMITS), Some(Reason::Stalled));
