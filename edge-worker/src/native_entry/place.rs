@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwap;
 use bailiwick_host::locate::client::client_in;
@@ -41,6 +41,12 @@ impl Database {
     pub(super) fn built(&self) -> Option<Timestamp> {
         self.current.load().built()
     }
+}
+
+/// The client at an address where there is no database: `networks` of the rules may name it.
+pub(super) fn client_without_database(table: Option<&Table>, address: IpAddr) -> Client {
+    static NOWHERE: LazyLock<Places> = LazyLock::new(Places::none);
+    client_in(table, &NOWHERE, address)
 }
 
 fn places(path: &Path, registered: Registered) -> Result<Places, Vec<Fault>> {

@@ -5,13 +5,14 @@ use core::fmt::Write as _;
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use bailiwick_rules::steer::Client;
 use hyper::Request;
 use hyper::header::{HOST, HeaderMap, HeaderValue};
 use ipnet::IpNet;
 use serde_json::Value;
 
 use super::config::AddressHeader;
-use super::place::Database;
+use super::place::{Database, client_without_database};
 use crate::platform::isolate;
 use crate::platform::native::http::lines_of;
 use crate::runtime;
@@ -62,19 +63,20 @@ impl Locator {
         let said = single(headers, PLACE).filter(|_| sender.is_trusted);
         let said: Value = said.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let said = ["country", "latitude", "longitude"].map(|name| line(&said, name));
-        match (&self.database, address.as_deref().and_then(|text| text.parse().ok())) {
-            (Some(database), Some(parsed)) if said[0].is_empty() => {
-                let table = runtime::table();
-                let client = database.client(table.as_ref().map(Rc::as_ref), parsed);
-                let country = client.country.map(|country| country.to_string()).unwrap_or_default();
-                let degrees =
-                    client.location.map(|at| [at.latitude(), at.longitude()].map(|degrees| degrees.to_string()));
-                let [latitude, longitude] = degrees.unwrap_or_default();
-                let address = client.address.map(|address| address.to_string()).or(address);
-                (address, [country, latitude, longitude])
+        let Some(parsed) = address.as_deref().and_then(|text| text.parse().ok()).filter(|_| said[0].is_empty()) else {
+            return (address, said);
+        };
+        let table = runtime::table();
+        let table = table.as_ref().map(Rc::as_ref);
+        let (client, place) = match &self.database {
+            Some(database) => {
+                let client = database.client(table, parsed);
+                let place = place_lines(&client);
+                (client, place)
             }
-            _ => (address, said),
-        }
+            None => (client_without_database(table, parsed), said),
+        };
+        (client.address.map(|address| address.to_string()).or(address), place)
     }
 
     /// The last address of the list that no trusted proxy has. Whatever stands before it, the client may have written.
@@ -89,6 +91,14 @@ impl Locator {
         }
         None
     }
+}
+
+/// Where the database says that a client is.
+fn place_lines(client: &Client) -> PlaceLines {
+    let country = client.country.map(|country| country.to_string()).unwrap_or_default();
+    let degrees = client.location.map(|at| [at.latitude(), at.longitude()].map(|degrees| degrees.to_string()));
+    let [latitude, longitude] = degrees.unwrap_or_default();
+    [country, latitude, longitude]
 }
 
 /// An address that may be followed by a port, as some proxies write it.
