@@ -58,8 +58,13 @@ mod command_line {
             /// The shell.
             shell: clap_complete::Shell,
         },
-        /// Print the manual page in roff.
-        Man,
+        /// Print the manual page in roff, of a command if one is named.
+        ///
+        /// `bailiwick-edge man serve | man -l -` shows it.
+        Man {
+            /// The command.
+            command: Option<String>,
+        },
     }
 
     #[derive(Debug, clap::Args)]
@@ -119,12 +124,14 @@ mod command_line {
                 })
             }
             Command::Completions { shell } => {
-                clap_complete::generate(shell, &mut Arguments::command(), "bailiwick-edge", &mut std::io::stdout());
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Arguments::command(), "bailiwick-edge", &mut script);
+                print(&String::from_utf8_lossy(&script));
                 Ok(())
             }
-            Command::Man => clap_mangen::Man::new(Arguments::command())
-                .render(&mut std::io::stdout())
-                .map_err(|error| vec![error.to_string()]),
+            Command::Man { command } => {
+                manual(command.as_deref()).map(|page| print(&page)).map_err(|error| vec![error])
+            }
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,
@@ -135,6 +142,22 @@ mod command_line {
                 ExitCode::FAILURE
             }
         }
+    }
+
+    /// The manual page of the program, or of one command.
+    fn manual(command: Option<&str>) -> Result<String, String> {
+        let mut program = Arguments::command();
+        program.build();
+        let named = match command {
+            None => program,
+            Some(name) => program.find_subcommand(name).cloned().ok_or_else(|| {
+                let known: Vec<&str> = program.get_subcommands().map(clap::Command::get_name).collect();
+                format!("there is no command \"{name}\"; there are {}", known.join(", "))
+            })?,
+        };
+        let mut page = Vec::new();
+        clap_mangen::Man::new(named).render(&mut page).map_err(|error| error.to_string())?;
+        Ok(String::from_utf8_lossy(&page).into_owned())
     }
 
     /// Prints a line. Whoever reads it may have gone.

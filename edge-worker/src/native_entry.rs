@@ -57,11 +57,15 @@ const BY_HAND: &str = "bailiwick-edge serve --takeover";
 /// # Errors
 /// Every fault.
 pub fn check(config: &Config) -> Result<Vec<String>, Vec<String>> {
-    let reloaded = Reloaded::read(config).map_err(|faults| strings(&faults))?;
-    let mut told = Vec::new();
-    if let Some(path) = &config.rules {
-        told.push(check_rules(path).map_err(|error| vec![error])?);
-    }
+    let reloaded = Reloaded::read(config).map_err(|faults| strings(&faults));
+    let rules = config.rules.as_deref().map(check_rules).transpose();
+    let (reloaded, rules) = match (reloaded, rules) {
+        (Ok(reloaded), Ok(rules)) => (reloaded, rules),
+        (reloaded, rules) => {
+            return Err(reloaded.err().into_iter().chain(rules.err()).flatten().collect());
+        }
+    };
+    let mut told: Vec<String> = rules.into_iter().collect();
     told.extend(reloaded.gauges().map(|(name, _, seconds)| match seconds.parse::<i64>() {
         Ok(seconds) => format!("{}: {}", name.trim_end_matches("_timestamp_seconds"), Timestamp(seconds * 1_000)),
         Err(_) => name.to_owned(),
@@ -70,13 +74,12 @@ pub fn check(config: &Config) -> Result<Vec<String>, Vec<String>> {
     Ok(told)
 }
 
-fn check_rules(path: &Path) -> Result<String, String> {
+fn check_rules(path: &Path) -> Result<String, Vec<String>> {
     let wrong = |told: String| format!("{}: {told}", path.display());
-    let bytes =
-        std::fs::read(path).map_err(|error| wrong(format!("can't be read ({error}); mend its path or mode")))?;
+    let unreadable = |error| vec![wrong(format!("can't be read ({error}); mend its path or mode"))];
+    let bytes = std::fs::read(path).map_err(unreadable)?;
     let table = bailiwick_rules::table::Table::compile(&bytes);
-    let table =
-        table.map_err(|faults| faults.iter().map(|fault| wrong(fault.to_string())).collect::<Vec<_>>().join("\n"))?;
+    let table = table.map_err(|faults| faults.iter().map(|fault| wrong(fault.to_string())).collect::<Vec<_>>())?;
     Ok(wrong(format!("revision {}", table.revision().number)))
 }
 
