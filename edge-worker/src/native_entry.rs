@@ -179,6 +179,8 @@ fn bound(
 struct Running {
     threads: Vec<JoinHandle<io::Result<()>>>,
     ending: tokio_watch::Sender<bool>,
+    /// Whether another process serves in this one's place.
+    replaced: tokio_watch::Sender<bool>,
     renewal: Renewal,
     successors: mpsc::UnboundedReceiver<Successor>,
     /// Kept, so that nobody waits for successors in vain.
@@ -217,9 +219,10 @@ impl Running {
             asking.push(ask);
         }
         let sources = Arc::new(Sources { threads: asking, counts, reloaded });
+        let (replaced, is_replaced) = tokio_watch::channel(false);
         if let Some(listener) = metrics {
             let listener = TcpListener::from_std(listener).map_err(of_system)?;
-            tokio::spawn(metrics::serve(listener, Arc::clone(&sources)));
+            tokio::spawn(metrics::serve(listener, sources, is_replaced));
         }
         if let Some(Err(error)) = old.map(OldProcess::replace) {
             // Both answer alike until the old one ends.
@@ -228,8 +231,7 @@ impl Running {
         }
         let (announcing, successors) = mpsc::unbounded_channel();
         if let (Some(state_dir), Some(lock)) = (&config.state_dir, lock) {
-            let handover = Handover { sockets: copies, lock };
-            takeover::listen(Program::Edge, state_dir, handover, |_| {}, announcing.clone()).map_err(of_system)?;
+            await_successors(state_dir, Handover { sockets: copies, lock }, announcing.clone());
         }
         let told = json!({
             "event": "serving", "address": addresses.first(), "addresses": addresses, "threads": threads,
@@ -239,6 +241,7 @@ impl Running {
         Ok(Self {
             threads: all,
             ending,
+            replaced,
             renewal,
             successors,
             _announcing: announcing,
@@ -261,7 +264,10 @@ impl Running {
             }
         };
         match &successor {
-            Some(successor) => manager.notify(&format!("MAINPID={}", successor.pid)),
+            Some(successor) => {
+                manager.notify(&format!("MAINPID={}", successor.pid));
+                self.replaced.send_replace(true);
+            }
             None => {
                 manager.notify("STOPPING=1");
                 if let Some(state_dir) = &self.state_dir {
@@ -281,6 +287,14 @@ impl Running {
         });
         let threads = self.threads;
         let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| _ = thread.join())).await;
+    }
+}
+
+/// Lets other processes take over from now on.
+fn await_successors(state_dir: &Path, handover: Handover, announcing: mpsc::UnboundedSender<Successor>) {
+    if let Err(error) = takeover::listen(Program::Edge, state_dir, handover, |_| {}, announcing) {
+        // The process before this one may have ended, so this one has to serve.
+        console::warn(&json!({ "event": "takeover_impossible", "error": error.to_string() }).to_string());
     }
 }
 

@@ -3,6 +3,7 @@
 
 use core::convert::Infallible;
 use core::fmt::Write as _;
+use core::pin::pin;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::counts::Counts;
@@ -36,18 +37,30 @@ pub(super) struct Sources {
     pub(super) reloaded: Reloaded,
 }
 
-/// Serves metrics for ever.
-pub(super) async fn serve(listener: TcpListener, sources: Arc<Sources>) {
+/// Serves metrics until another process does in this one's place. Whoever asked both in turn would see counters jump.
+pub(super) async fn serve(listener: TcpListener, sources: Arc<Sources>, mut replaced: watch::Receiver<bool>) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = replaced.wait_for(|is_replaced| *is_replaced) => return,
+        };
+        let Ok((stream, _)) = accepted else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        let mut replaced = replaced.clone();
         let sources = Arc::clone(&sources);
         let service = service_fn(move |request| answer(request, Arc::clone(&sources)));
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEADERS);
-        tokio::spawn(async move { _ = builder.serve_connection(TokioIo::new(stream), service).await });
+        tokio::spawn(async move {
+            let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
+            tokio::select! {
+                _ = &mut served => return,
+                _ = replaced.wait_for(|is_replaced| *is_replaced) => served.as_mut().graceful_shutdown(),
+            }
+            let _ = served.await;
+        });
     }
 }
 
@@ -77,8 +90,11 @@ impl Sources {
     async fn ask(&self) -> Vec<Option<String>> {
         let asking = self.threads.iter().map(|thread| async {
             let (asked, told) = oneshot::channel();
-            thread.try_send(asked).ok()?;
-            timeout(PATIENCE, told).await.ok()?.ok()
+            let answered = async {
+                thread.send(asked).await.ok()?;
+                told.await.ok()
+            };
+            timeout(PATIENCE, answered).await.ok()?
         });
         futures_util::future::join_all(asking).await
     }
