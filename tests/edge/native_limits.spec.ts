@@ -1,0 +1,137 @@
+// The native gateway's limits: which connections and requests wait, and which are refused or closed.
+import { once } from "node:events";
+import { Agent } from "node:http";
+import { connect as connectHttp2 } from "node:http2";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { HEALTHZ, STREAM, ask, dial, heard } from "./asking.js";
+import { Gateway, METRICS, TOP } from "./gateway.js";
+import { onStop, stopAll, until } from "./harness.js";
+import { END, Endpoint } from "./held.js";
+import { isNative } from "./native.js";
+
+afterAll(stopAll);
+
+let endpoint: Endpoint;
+beforeAll(async () => {
+  endpoint = await Endpoint.start();
+});
+const start = (config: string) => Gateway.start({ config, files: { "rules.json": endpoint.local() } });
+
+describe.skipIf(!isNative)("the native gateway's limits", () => {
+  test("connections past limits.connections wait, and are served when others end", async () => {
+    const gateway = await start(`${TOP}${METRICS}[limits]\nconnections = 2\n`);
+    const first = await endpoint.stream(gateway);
+    const second = await endpoint.stream(gateway);
+    const third = await dial(gateway.address);
+    third.write(HEALTHZ.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"));
+    let answered = false;
+    const hearing = heard(third).finally(() => (answered = true));
+    expect((await gateway.samples())["bailiwick_edge_connections"]).toBe(2);
+    // The next two are answered before the one that waits.
+    for (const { answer, reading } of [first]) {
+      expect(answered).toBe(false);
+      answer.end(END);
+      expect((await reading).status).toBe(200);
+    }
+    expect(await hearing).toMatch(/^HTTP\/1\.1 200 /);
+    second.answer.end(END);
+    await second.reading;
+    await until(
+      () => gateway.samples(),
+      (samples) => samples["bailiwick_edge_connections"] === 0,
+    );
+  });
+
+  test("requests past limits.streams of a connection wait", async () => {
+    const gateway = await start(`${TOP}[limits]\nstreams = 2\n`);
+    const session = connectHttp2(`http://${gateway.address}`);
+    onStop(() => session.destroy());
+    await once(session, "remoteSettings");
+    expect(session.remoteSettings.maxConcurrentStreams).toBe(2);
+    const before = endpoint.streams.length;
+    const request = () => {
+      const asked = session.request({
+        ":method": "POST",
+        ":path": "/v1/chat/completions",
+        ":authority": "chat.example",
+        "content-type": "application/json",
+      });
+      asked.end(STREAM);
+      return asked.resume();
+    };
+    const all = [request(), request(), request()];
+    const ends = Promise.all(all.map((asked) => once(asked, "end")));
+    await until(
+      async () => endpoint.streams.length,
+      (count) => count === before + 2,
+    );
+    endpoint.streams[before].end(END);
+    await until(
+      async () => endpoint.streams.length,
+      (count) => count === before + 3,
+    );
+    endpoint.streams.slice(before).forEach((answer) => answer.end(END));
+    await ends;
+  });
+
+  test("headers past limits.header_bytes are refused with 431", async () => {
+    const gateway = await start(`${TOP}[limits]\nheader_bytes = 8192\n`);
+    const ask_ = (length: number) => ask(gateway.address, { headers: { "x-long": "x".repeat(length) } });
+    expect((await ask_(4_000)).status).toBe(200);
+    expect((await ask_(9_000)).status).toBe(431);
+    const larger = await start(TOP);
+    expect((await ask(larger.address, { headers: { "x-long": "x".repeat(9_000) } })).status).toBe(200);
+  });
+
+  test("a connection is closed that asks nothing for limits.headers, or nothing more for limits.idle", async () => {
+    const gateway = await start(`${TOP}${METRICS}[limits]\nheaders = "1s"\nidle = "1s"\n`);
+    const silent = await dial(gateway.address);
+    const idle = await dial(gateway.address);
+    idle.write(HEALTHZ);
+    const began = Date.now();
+    expect(await heard(silent)).toBe("");
+    expect(await heard(idle)).toMatch(/^HTTP\/1\.1 200 /);
+    const took = Date.now() - began;
+    expect(took).toBeGreaterThan(900);
+    expect(took).toBeLessThan(5_000);
+    const samples = await gateway.samples();
+    for (const reason of ["silent", "idle"])
+      expect(samples[`bailiwick_edge_connections_closed_total{reason="${reason}"}`], reason).toBe(1);
+  });
+
+  test("a stream whose client takes nothing is closed after limits.write", async () => {
+    const gateway = await start(`${TOP}${METRICS}[limits]\nwrite = "1s"\n`);
+    const socket = await dial(gateway.address);
+    socket.pause();
+    const before = endpoint.streams.length;
+    const head = `Host: chat.example\r\nContent-Type: application/json\r\nContent-Length: ${STREAM.length}\r\n`;
+    socket.write(`POST /v1/chat/completions HTTP/1.1\r\n${head}\r\n${STREAM}`);
+    await until(
+      async () => endpoint.streams.length,
+      (count) => count > before,
+    );
+    const answer = endpoint.streams.at(-1)!;
+    const closed = once(answer, "close");
+    const piece = `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: "x".repeat(60_000) } }] })}\n\n`;
+    const fill = () => {
+      while (!answer.destroyed && answer.write(piece));
+    };
+    answer.on("drain", fill);
+    fill();
+    await closed;
+    const name = 'bailiwick_edge_connections_closed_total{reason="stalled"}';
+    await until(
+      () => gateway.samples(),
+      (samples) => samples[name] === 1,
+    );
+    socket.destroy();
+  });
+
+  test("a connection is kept for many requests", async () => {
+    const gateway = await start(TOP + METRICS);
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    onStop(() => agent.destroy());
+    for (let i = 0; i < 20; i += 1) expect((await ask(gateway.address, { agent })).status).toBe(200);
+    expect((await gateway.samples())["bailiwick_edge_connections_total"]).toBe(1);
+  });
+});
