@@ -353,7 +353,7 @@ function nginxCommand(port) {
   writeFileSync(
     join(place, "nginx.conf"),
     `daemon off; master_process off; pid ${place}/pid; error_log ${place}/error.log;
-events { worker_connections 8192; }
+worker_rlimit_nofile 65536; events { worker_connections 32768; }
 http {
   access_log off; client_body_temp_path ${place}/body; proxy_temp_path ${place}/proxy;
   fastcgi_temp_path ${place}/f; uwsgi_temp_path ${place}/u; scgi_temp_path ${place}/s;
