@@ -228,7 +228,10 @@ export class Edge {
     more: Partial<MiniflareOptions> = {},
   ) {
     const miniflare = isNative
-      ? ((await Native.start(bindings)) as unknown as Miniflare)
+      ? ((await Native.start(bindings, undefined, {
+          country: (more.cf as any)?.country,
+          onLog: (more as any).handleRuntimeStdio,
+        })) as unknown as Miniflare)
       : new Miniflare(options(bindings, more));
     let disposed: Promise<void> | undefined;
     const dispose = () => (disposed ??= miniflare.dispose());

@@ -1,6 +1,7 @@
 // The same specs on the native gateway, as far as it does what they need. Left out are specs of the Worker itself (its
-// Wasm, its JavaScript, workerd's configuration), those that drive Miniflare or have single tests that do, and one that
-// depends on how many large bodies overlap: shaping.
+// Wasm, its JavaScript, workerd's configuration), those that look into Miniflare's KV or clock, and those that run
+// workerd without Miniflare. `leases` waits for workerd's own word for a refused connection, and `shaping` depends on
+// how many large bodies overlap.
 import { defineConfig } from "vitest/config";
 import workers from "./vitest.config.js";
 
@@ -8,6 +9,7 @@ const SPECS = [
   "aliases",
   "alive",
   "batches",
+  "browsers",
   "bundles",
   "crowd",
   "differential",
@@ -19,11 +21,14 @@ const SPECS = [
   "feeds",
   "filenames",
   "first_token",
+  "harnesses",
   "hostile",
   "isolate",
+  "items",
   "judged",
   "keepalive",
   "kept",
+  "limits",
   "load",
   "logs",
   "models",
@@ -38,13 +43,20 @@ const SPECS = [
   "native_takeover",
   "native_tls",
   "observations",
+  "openai",
+  "paths",
   "pins",
   "piped",
+  "python",
+  "quotas",
   "reaching",
+  "receipts",
   "releases",
   "replicas",
+  "residency",
   "rollouts",
   "shares",
+  "state",
   "steering",
   "stream",
   "tenants",

@@ -14,6 +14,18 @@ const root = fileURLToPath(new URL("../../", import.meta.url));
 /** Whether specs run on the native gateway instead of workerd. */
 export const isNative = process.env.EDGE === "native";
 
+/** How a gateway is started beside its options. */
+interface More {
+  hasKv?: boolean;
+  isQuiet?: boolean;
+  country?: string;
+  /** Gets standard output and standard error, as Miniflare's `handleRuntimeStdio` does. */
+  onLog?: (stdout: Readable, stderr: Readable) => void;
+}
+
+/** The address of the trusted proxy where others connect, too. */
+const PROXY = "127.0.0.2";
+
 export class Native {
   /** Its lines of log. */
   readonly log: string[] = [];
@@ -22,14 +34,20 @@ export class Native {
     readonly address: string,
     private readonly folder: string,
     readonly child: ChildProcess,
+    private readonly country?: string,
   ) {}
 
-  /** Without `hasKv` its rules aren't in a file. `isQuiet` keeps its log out of the test's own output. */
+  /**
+   * Without `hasKv` its rules aren't in a file. `isQuiet` keeps its log out of the test's own output. Clients of the
+   * tests are trusted proxies, which say where a client is. With `country`, only `dispatchFetch` is one; whoever else
+   * connects is a client of that country, by `networks` of the rules.
+   */
   static async start(
     bindings: Record<string, string>,
     options = ["--threads", "1", "--trust", "127.0.0.0/8"],
-    { hasKv = true, isQuiet = false } = {},
+    { hasKv = true, isQuiet = false, country, onLog }: More = {},
   ): Promise<Native> {
+    if (country) options = options.map((word) => (word === "127.0.0.0/8" ? `${PROXY}/32` : word));
     const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick-edge`;
     if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-edge`);
     const folder = mkdtempSync(join(tmpdir(), "bailiwick-edge-"));
@@ -40,7 +58,8 @@ export class Native {
     });
     const lines = createInterface({ input: child.stderr! });
     const [line] = await once(lines, "line");
-    const native = new Native(JSON.parse(line).address, folder, child);
+    const native = new Native(JSON.parse(line).address, folder, child, country);
+    onLog?.(Readable.from([]), child.stderr!);
     lines.on("line", (line) => {
       native.log.push(line);
       if (!isQuiet) console.log(line);
@@ -48,9 +67,19 @@ export class Native {
     return native;
   }
 
+  /** Where it listens. */
+  get ready(): Promise<URL> {
+    return Promise.resolve(new URL(`http://${this.address}`));
+  }
+
   /** The rules are in a file in place of KV. */
   async getKVNamespace() {
-    return { put: async (key: string, text: string) => writeFileSync(join(this.folder, `${key}.json`), text) };
+    const placed = (text: string) => {
+      if (!this.country) return text;
+      const { networks = [], ...rest } = JSON.parse(text);
+      return JSON.stringify({ ...rest, networks: [...networks, { prefix: "127.0.0.1/32", country: this.country }] });
+    };
+    return { put: async (key: string, text: string) => writeFileSync(join(this.folder, `${key}.json`), placed(text)) };
   }
 
   /** Sends a request to the host of `url`. The place of the client is in a header, as a trusted proxy sends it. */
@@ -58,7 +87,7 @@ export class Native {
     const { host, pathname, search } = new URL(url);
     const asked = new Request(url, { ...init, ...(init.body ? { duplex: "half" } : {}) });
     // Miniflare says that clients are on this machine, too.
-    const proxy = { "cf-connecting-ip": "127.0.0.1", "bailiwick-cf": JSON.stringify(cf ?? {}) };
+    const proxy = { "cf-connecting-ip": this.country ? PROXY : "127.0.0.1", "bailiwick-cf": JSON.stringify(cf ?? {}) };
     const headers = { ...proxy, ...Object.fromEntries(asked.headers), host };
     const to = new URL(`http://${this.address}`);
     const options = {
@@ -68,6 +97,7 @@ export class Native {
       path: pathname + search,
       headers,
       signal,
+      ...(this.country ? { localAddress: PROXY } : {}),
     };
     return new Promise((answer, fail) => {
       const sent = send(options, (got) => {

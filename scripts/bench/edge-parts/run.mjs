@@ -31,6 +31,7 @@ const { values: options } = parseArgs({
     also: { type: "string", multiple: true, default: [] },
     only: { type: "string" },
     portkey: { type: "string" },
+    litellm: { type: "string" },
   },
 });
 const [rounds, seconds, pace] = [options.rounds, options.secs, options.pace].map((text) => {
@@ -60,7 +61,8 @@ const kinds = { unary: body({}), streamed: body({ stream: true }) };
  * of answer why it fails.
  * @typedef {{
  *   name: string, title: string, headers: Record<string, string>, worker?: string, bindings?: Record<string, string>,
- *   other?: boolean, port?: number, child?: import("node:child_process").ChildProcess, starts?: number[],
+ *   environment?: Record<string, string>, command?: (port: number) => string[], other?: boolean, port?: number,
+ *   child?: import("node:child_process").ChildProcess, starts?: number[],
  *   broken?: Record<string, string>,
  * }} Gateway
  */
@@ -375,10 +377,36 @@ const nativeEdge = {
   name: "native",
   title: "bailiwick-edge",
   headers: { ...client, "bailiwick-cf": client["cf-blob"] },
+  environment: ours,
   command: (port) => [
     `${root}/target/release/bailiwick-edge`,
     ...["serve", "--listen", `127.0.0.1:${port}`, "--threads", "1", "--trust", "127.0.0.0/8"],
   ],
+};
+
+/** LiteLLM's proxy with one worker. It renames the model, as this edge does, and asks nobody else. */
+const litellm = {
+  name: "litellm",
+  title: "litellm on python",
+  headers: client,
+  environment: {
+    HF_HUB_OFFLINE: "1",
+    LITELLM_LOCAL_MODEL_COST_MAP: "True",
+    LITELLM_LOG: "ERROR",
+    LITELLM_TELEMETRY: "False",
+  },
+  command: (port) => {
+    const file = join(dir, "litellm.yaml");
+    const params = {
+      model: "openai/llama-3.3-70b-fp8",
+      api_base: `http://127.0.0.1:${endpointPort}/v1`,
+      api_key: "endpoint-key",
+    };
+    const model_list = [{ model_name: "chat-large", litellm_params: params }];
+    writeFileSync(file, JSON.stringify({ model_list, general_settings: { master_key: KEY } }));
+    const words = ["--config", file, "--host", "127.0.0.1", "--port", String(port), "--num_workers", "1"];
+    return [`${options.litellm}/bin/litellm`, ...words];
+  },
 };
 
 /** @type {Gateway[]} */
@@ -423,12 +451,13 @@ const all = [
       "x-portkey-custom-host": `http://127.0.0.1:${endpointPort}/v1`,
     },
   },
+  litellm,
 ];
 const names = options.only?.split(",");
 const unknown = names?.find((name) => !all.some((gateway) => gateway.name === name));
 if (unknown !== undefined) stop(`--only: there is no ${unknown}; there are ${all.map(({ name }) => name).join(", ")}`);
-// Streams aren't measured directly, nor through portkey, which passes them on in another way.
-const unpaced = ["direct", "portkey"];
+// Streams aren't measured directly, nor through others, which pass them on in another way.
+const unpaced = ["direct", "portkey", "litellm"];
 const gateways = all.filter(({ name }) => (names ? names.includes(name) : !crowds || !unpaced.includes(name)));
 
 /** Starts a gateway and waits for its first answer. */
@@ -451,14 +480,14 @@ async function launch(gateway) {
           "--headless",
         ];
   const began = performance.now();
-  const env = gateway.name.startsWith("native") ? { ...process.env, ...ours } : process.env;
+  const env = { ...process.env, ...gateway.environment };
   gateway.child = start(0, command, ["ignore", "ignore", process.env.DEBUG ? "inherit" : "ignore"], env);
   for (;;) {
     try {
       await ask(gateway, "unary");
       break;
     } catch (error) {
-      if (gateway.child.exitCode !== null || performance.now() - began > 20_000)
+      if (gateway.child.exitCode !== null || performance.now() - began > 60_000)
         stop(`${gateway.title} did not start: ${/** @type {Error} */ (error).message}`);
       await new Promise((done) => setTimeout(done, 1));
     }
@@ -570,7 +599,9 @@ if (options.reloads) {
 }
 
 for (const gateway of gateways) {
-  for (let n = 0; n < Math.max(rounds, 1) && gateway.name !== "direct"; n++) {
+  // LiteLLM's start takes some ten seconds.
+  const starts = gateway.name === "litellm" ? 1 : Math.max(rounds, 1);
+  for (let n = 0; n < starts && gateway.name !== "direct"; n++) {
     if (n > 0) await end(gateway);
     await launch(gateway);
   }
