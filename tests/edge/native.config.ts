@@ -42,6 +42,7 @@ const SPECS = [
   "native_systemd",
   "native_takeover",
   "native_tls",
+  "native_trust",
   "observations",
   "openai",
   "paths",

@@ -113,20 +113,36 @@ pub(crate) fn reason(error: &(dyn Error + 'static)) -> ReadError {
         if error.is::<rustls::Error>() {
             return ReadError::Tls;
         }
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            if error.kind() == std::io::ErrorKind::ConnectionRefused {
-                return ReadError::Refused;
-            }
-            if let Some(inner) = error.get_ref()
-                && inner.is::<rustls::Error>()
-            {
-                return ReadError::Tls;
-            }
+        let of_system = error.downcast_ref::<std::io::Error>();
+        if of_system.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return ReadError::Refused;
         }
         if error.to_string() == "dns error" {
             return ReadError::NoAddress;
         }
-        next = error.source();
+        // The source of a wrapping `io::Error` is that of the error in it, which would be left out.
+        next = match of_system.and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
     }
     ReadError::Connection
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_refused_is_told_however_deep_its_error_lies() {
+        let refused = || rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let once = io::Error::new(io::ErrorKind::InvalidData, refused());
+        let twice = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, refused()));
+        assert_eq!([reason(&refused()), reason(&once), reason(&twice)], [ReadError::Tls; 3]);
+        let system = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert_eq!(reason(&io::Error::other(system)), ReadError::Refused);
+        assert_eq!(reason(&io::Error::from(io::ErrorKind::ConnectionReset)), ReadError::Connection);
+    }
 }
