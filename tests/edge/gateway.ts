@@ -137,6 +137,12 @@ export class Gateway {
     replace(join(this.folder, name), text);
   }
 
+  /** Replaces one of its files, and has files read again at once. */
+  renew(name: string, text: string | Buffer): void {
+    this.write(name, text);
+    this.child.kill("SIGHUP");
+  }
+
   /** The values of its metrics, by name and labels. */
   async samples(): Promise<Record<string, number>> {
     const text = await (await fetch(`http://${this.metricsAddress}/metrics`)).text();

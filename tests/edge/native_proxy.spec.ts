@@ -54,6 +54,17 @@ describe.skipIf(!isNative)("behind a proxy, the native gateway", () => {
       expect(await place(gateway, { from, headers }), why).toBe(expected);
   });
 
+  test("knows a proxy and a client by IPv4, too, where it listens by IPv6 for both", async () => {
+    const config = `${TOP.replace("127.0.0.1", "[::]")}[proxy]\n${TRUST}`;
+    const more = [{ prefix: "127.0.9.0/24", country: "US" }];
+    const files = { "rules.json": endpoint.rules({ networks: [...networks, ...more] }) };
+    const gateway = await Gateway.start({ config, files });
+    const address = gateway.address.replace("[::]", "127.0.0.1");
+    const headers = { "cf-connecting-ip": "192.0.2.7" };
+    expect((await ask(address, { from: PROXY, headers })).region).toBe(DE);
+    expect((await ask(address, { from: OTHER, headers })).region).toBe(US);
+  });
+
   test("takes the last address of X-Forwarded-For that no trusted proxy has", async () => {
     const gateway = await start('address = "x-forwarded-for"\n');
     const cases: [string, string | string[] | undefined, string][] = [

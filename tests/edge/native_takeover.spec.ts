@@ -97,7 +97,9 @@ describe.skipIf(!isNative)("a takeover of the native gateway", () => {
     const { cert, key } = certificate("one");
     const tls = isTls ? 'tls = { cert = "edge.pem", key = "edge.key" }\n' : "";
     const files = { "rules.json": endpoint.local(), "edge.pem": cert, "edge.key": key };
-    const old = await Gateway.start({ config: config + tls, files });
+    // With TLS there are several threads, too.
+    const threads = isTls ? config.replace("threads = 1", "threads = 2") : config;
+    const old = await Gateway.start({ config: threads + tls, files });
     const streams = [await endpoint.stream(old, isTls), await endpoint.stream(old, isTls)];
     const work = load(old.address, isTls);
     await work.more(20);

@@ -119,14 +119,14 @@ describe.skipIf(!isNative)("the native gateway's TLS", () => {
     ];
     for (const [name, text, why] of bad) {
       const from = gateway.lines.length;
-      gateway.write(name, text);
+      gateway.renew(name, text);
       const line = await gateway.line(({ message }) => why.test(message), from);
       expect(line.level).toBe("ERROR");
       expect(await served(gateway)).toBe("one");
       expect((await ask(gateway.address, { isTls: true })).region).toBe("eu-frankfurt");
     }
     // The key that belongs to the certificate completes the change.
-    gateway.write("edge.key", two.key);
+    gateway.renew("edge.key", two.key);
     await until(
       () => served(gateway),
       (name) => name === "two",
@@ -174,7 +174,7 @@ describe.skipIf(!isNative)("the native gateway's secrets", () => {
     gateway.write("key.txt", "second\r\n");
     await until(sent, (key) => key === "Bearer second", 5_000);
     const from = gateway.lines.length;
-    gateway.write("key.txt", "\n");
+    gateway.renew("key.txt", "\n");
     await gateway.line(
       ({ message }) => /key\.txt: is empty; write the secret KEY there; the version before/.test(message),
       from,
