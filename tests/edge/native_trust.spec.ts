@@ -1,5 +1,5 @@
-// Whom the native gateway trusts when it asks others by HTTPS: DNS nodes and endpoints with certificates of an authority
-// of one's own.
+// Whom the native gateway trusts when it asks others by HTTPS: DNS nodes and endpoints whose certificates are of an
+// authority of one's own.
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
