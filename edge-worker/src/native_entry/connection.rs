@@ -80,6 +80,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, isolate: Rc<Isola
             () = last_call(&mut ending, watch.next_request()), if !is_closing => {}
             reason = watch.breaks() => match reason {
                 Reason::Idle if !is_closing => {}
+                Reason::Resets => return isolate.counts.closed(Reason::Resets),
                 _ => return,
             }
         }
@@ -160,11 +161,10 @@ async fn answer(
     let asking = watch.asks();
     let is_http1 = request.version() < Version::HTTP_2;
     let mut response = tasks::answer(request, sender, &isolate.settings.locator, isolate.env.clone()).await;
-    watch.answers(response.body().taken());
     if is_http1 && *isolate.is_ending.borrow() {
         // It closes the connection after this answer, and says so: or the client's next request would be lost.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    drop(asking);
+    asking.answered(response.body().taken());
     Ok(response)
 }

@@ -24,7 +24,8 @@ pub(super) struct Counts {
     refused: [AtomicU64; REFUSALS.len()],
 }
 
-const REASONS: [(Reason, &str); 3] = [(Reason::Silent, "silent"), (Reason::Idle, "idle"), (Reason::Stalled, "stalled")];
+const REASONS: [(Reason, &str); 4] =
+    [(Reason::Silent, "silent"), (Reason::Idle, "idle"), (Reason::Stalled, "stalled"), (Reason::Resets, "resets")];
 const REFUSALS: [(Refusal, &str); 2] = [(Refusal::Proxy, "proxy_header"), (Refusal::Handshake, "tls_handshake")];
 
 impl Counts {

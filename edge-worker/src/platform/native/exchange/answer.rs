@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::{Response, StatusCode};
 use tokio::sync::Notify;
@@ -17,25 +17,27 @@ use tokio::time::Instant;
 use super::RawExchange;
 
 /// The most bytes of an answer that are given to hyper at once, so that it is seen whether its client takes them.
-const PIECE: usize = 64 << 10;
+const MAX_PIECE: usize = 64 << 10;
 
 /// How much of an answer waits for the client, and since when the client has taken nothing of that.
 #[derive(Debug)]
 pub(crate) struct Taken {
     waiting: Cell<usize>,
+    /// What hyper has and hasn't written yet: with HTTP/2, up to the window that the client opens.
+    given: Cell<usize>,
     since: Cell<Instant>,
 }
 
 impl Default for Taken {
     fn default() -> Self {
-        Self { waiting: Cell::new(0), since: Cell::new(Instant::now()) }
+        Self { waiting: Cell::new(0), given: Cell::new(0), since: Cell::new(Instant::now()) }
     }
 }
 
 impl Taken {
     /// More waits.
     pub(crate) fn added(&self, bytes: usize, now: Instant) {
-        if self.waiting.replace(self.waiting.get() + bytes) == 0 {
+        if self.waiting.replace(self.waiting.get() + bytes) + self.given.get() == 0 {
             self.since.set(now);
         }
     }
@@ -48,7 +50,42 @@ impl Taken {
 
     /// Since when the client has taken nothing; `None` if nothing waits.
     pub(crate) fn waits_since(&self) -> Option<Instant> {
-        (self.waiting.get() > 0).then(|| self.since.get())
+        (self.waiting.get() + self.given.get() > 0).then(|| self.since.get())
+    }
+}
+
+/// A piece that hyper has. It counts as given until it is written, or thrown away.
+pub(crate) struct Piece {
+    bytes: Bytes,
+    taken: Rc<Taken>,
+}
+
+impl Piece {
+    fn new(bytes: Bytes, taken: &Rc<Taken>) -> Self {
+        taken.given.set(taken.given.get() + bytes.len());
+        Self { bytes, taken: Rc::clone(taken) }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        self.taken.given.set(self.taken.given.get() - count);
+        self.taken.since.set(Instant::now());
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.taken.given.set(self.taken.given.get() - self.bytes.len());
     }
 }
 
@@ -140,7 +177,7 @@ impl Outbox {
     }
 
     /// The next piece, for hyper.
-    fn poll(&self, context: &Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll(&self, context: &Context<'_>) -> Poll<Option<io::Result<Frame<Piece>>>> {
         let next = first_piece(&mut self.pieces.borrow_mut());
         if let Some(piece) = next {
             self.taken.took(piece.len(), Instant::now());
@@ -149,7 +186,7 @@ impl Outbox {
             if self.unwritten() == 0 {
                 self.exchange.drained();
             }
-            return Poll::Ready(Some(Ok(Frame::data(piece))));
+            return Poll::Ready(Some(Ok(Frame::data(Piece::new(piece, &self.taken)))));
         }
         match self.ending.get() {
             Some(Ending::Complete) => Poll::Ready(None),
@@ -165,7 +202,7 @@ impl Outbox {
 /// The first piece, or as much of it as may be given at once.
 fn first_piece(pieces: &mut VecDeque<Bytes>) -> Option<Bytes> {
     let first = pieces.front_mut()?;
-    if first.len() > PIECE { Some(first.split_to(PIECE)) } else { pieces.pop_front() }
+    if first.len() > MAX_PIECE { Some(first.split_to(MAX_PIECE)) } else { pieces.pop_front() }
 }
 
 /// The body that hyper sends.
@@ -193,9 +230,9 @@ impl AnswerBody {
     }
 
     /// A response without a body.
-    pub(crate) fn refusal(status: u16) -> Response<Self> {
+    pub(crate) fn refusal(status: StatusCode) -> Response<Self> {
         let mut response = Response::new(Self::whole(None));
-        *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
+        *response.status_mut() = status;
         response
     }
 
@@ -206,16 +243,16 @@ impl AnswerBody {
 }
 
 impl Body for AnswerBody {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Piece>>>> {
         match &mut self.0 {
             Source::Whole(bytes, _) if bytes.is_empty() => Poll::Ready(None),
             Source::Whole(bytes, taken) => {
-                let piece = bytes.split_to(bytes.len().min(PIECE));
+                let piece = bytes.split_to(bytes.len().min(MAX_PIECE));
                 taken.took(piece.len(), Instant::now());
-                Poll::Ready(Some(Ok(Frame::data(piece))))
+                Poll::Ready(Some(Ok(Frame::data(Piece::new(piece, taken)))))
             }
             Source::Written(outbox) => outbox.poll(context),
         }
@@ -247,5 +284,25 @@ impl Drop for AnswerBody {
         if !is_whole && !self.is_end_stream() && outbox.ending.get() != Some(Ending::Cut) {
             outbox.exchange.client_gone();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hyper_has_waits_until_it_is_written_or_thrown_away() {
+        let taken = Rc::<Taken>::default();
+        let mut piece = Piece::new(Bytes::from_static(b"0123456789"), &taken);
+        assert!(taken.waits_since().is_some());
+        piece.advance(4);
+        assert_eq!((piece.chunk(), taken.given.get()), (&b"456789"[..], 6));
+        let other = Piece::new(Bytes::from_static(b"ab"), &taken);
+        piece.advance(6);
+        drop(piece);
+        assert_eq!(taken.given.get(), 2);
+        drop(other);
+        assert_eq!(taken.waits_since(), None);
     }
 }
