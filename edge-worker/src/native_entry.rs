@@ -2,7 +2,8 @@
 //! it or a new process takes over. Called by `main`.
 //!
 //! Each thread is an isolate (`isolate`): it accepts connections of its own, and keeps every request on itself.
-//! `config` is `edge.toml`, `connection` one connection with its limits (`watch`), `request` what `runtime` is told,
+//! `config` is `edge.toml`, `connection` one connection with its limits (`watch`), `request` what `runtime` is told
+//! (unless `refused` refuses it),
 //! `metrics` the operator's page.
 
 pub mod config;
@@ -13,6 +14,7 @@ mod log;
 mod metrics;
 mod place;
 mod proxy_protocol;
+mod refused;
 mod reloaded;
 mod request;
 mod settings;

@@ -100,7 +100,10 @@ fn binary(bytes: &[u8]) -> Header {
 
 #[cfg(test)]
 mod tests {
+    use core::cell::Cell;
+
     use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
 
     use super::*;
 
@@ -168,19 +171,61 @@ mod tests {
         }
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(5_000))]
+    /// Cases of the property below.
+    const CASES: u32 = 100_000;
 
-        #[test]
-        fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..300), version in 0..3) {
-            let bytes = match version {
-                0 => [WORD, &bytes].concat(),
-                1 => [&SIGNATURE[..], &bytes].concat(),
-                _ => bytes,
+    /// Bytes that resemble a header: pieces of good ones, in any order, with other bytes between.
+    fn resembling() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            Just(WORD.to_vec()),
+            Just(SIGNATURE.to_vec()),
+            Just(b"TCP4 192.0.2.7 198.51.100.1 1 2\r\n".to_vec()),
+            Just(b"TCP6 2001:db8::7 2001:db8::1 1 2\r\n".to_vec()),
+            Just(b"UNKNOWN\r\n".to_vec()),
+            Just(vec![0x21, 0x11, 0, 12, 192, 0, 2, 7, 198, 51, 100, 1, 0, 1, 0, 2]),
+            Just(vec![0x21, 0x21, 0, 36]),
+            Just(vec![0x20, 0, 0, 0]),
+            Just(vec![0x21, 0x11, 0xff, 0xff]),
+            Just(b"\r\n".to_vec()),
+            prop::collection::vec(any::<u8>(), 0..120),
+        ];
+        prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
+    }
+
+    #[test]
+    fn any_bytes_are_read_alike_however_they_come() {
+        let (whole, begun, broken) = (Cell::new(0_u32), Cell::new(0_u32), Cell::new(0_u32));
+        let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+        let outcome = TestRunner::new(config).run(&(resembling(), any::<prop::sample::Index>()), |(bytes, cut)| {
+            let all = read(&bytes);
+            let early = read(&bytes[..cut.index(bytes.len() + 1)]);
+            let count = match all {
+                Header::Whole { length, client } => {
+                    prop_assert!(length <= bytes.len() && length <= LONGEST);
+                    prop_assert_eq!(read(&bytes[..length]), all, "what follows doesn't matter");
+                    prop_assert!(matches!(early, Header::Begun) || early == all);
+                    if let (true, Some(client)) = (bytes.starts_with(WORD), client) {
+                        let line = core::str::from_utf8(&bytes[..length]).unwrap();
+                        prop_assert_eq!(line.split(' ').nth(2).and_then(|word| word.parse().ok()), Some(client));
+                    }
+                    &whole
+                }
+                Header::Begun => {
+                    prop_assert_eq!(early, Header::Begun);
+                    prop_assert!(bytes.len() < LONGEST, "it ends");
+                    &begun
+                }
+                Header::Broken => {
+                    let is_whole = matches!(early, Header::Whole { .. });
+                    prop_assert!(!is_whole);
+                    &broken
+                }
             };
-            if let Header::Whole { length, .. } = read(&bytes) {
-                prop_assert!(length <= bytes.len());
-            }
-        }
+            count.set(count.get() + 1);
+            Ok(())
+        });
+        println!("{} headers, {} beginnings, {} of something else", whole.get(), begun.get(), broken.get());
+        outcome.unwrap();
+        assert!([whole, begun, broken].iter().all(|count| count.get() > CASES / 200));
     }
 }

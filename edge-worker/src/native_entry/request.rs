@@ -7,7 +7,8 @@ use std::rc::Rc;
 
 use bailiwick_rules::steer::Client;
 use hyper::Request;
-use hyper::header::{HOST, HeaderMap, HeaderValue};
+use hyper::header::{HOST, HeaderMap};
+use hyper::http::uri::{Authority, PathAndQuery};
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -116,16 +117,6 @@ fn single<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     values.next().filter(|_| values.next().is_none())?.to_str().ok()
 }
 
-/// Whether a request has no more than one host, and that of the form of one. Whoever forwarded it may have meant
-/// another (RFC 9112 §3.2).
-pub(super) fn has_one_host<B>(request: &Request<B>) -> bool {
-    let of_target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    let mut hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
-    let (first, more) = (hosts.next(), hosts.next());
-    let is_host = |host: &[u8]| host.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(byte));
-    more.is_none() && first.into_iter().chain(of_target).all(is_host)
-}
-
 /// A random UUID (RFC 9562 §5.4).
 pub(super) fn request_id() -> String {
     let (high, low) = (isolate::random(), isolate::random());
@@ -144,9 +135,10 @@ pub(super) fn request_id() -> String {
 /// name and the value of each header.
 pub(super) fn described<B>(request: &Request<B>, id: &str, sender: Sender, locator: &Locator) -> String {
     let (address, [country, latitude, longitude]) = locator.client(request.headers(), sender);
-    let of_target = request.uri().authority().map(hyper::http::uri::Authority::as_str);
+    let of_target = request.uri().authority().map(Authority::as_str);
     let host = of_target.or_else(|| request.headers().get(HOST)?.to_str().ok()).unwrap_or_default();
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    // `OPTIONS *` asks about the server as a whole (RFC 9112 §3.2.4).
+    let path = request.uri().path_and_query().map(PathAndQuery::as_str).filter(|path| *path != "*").unwrap_or("/");
     let mut text = format!("{id}\n{}\nhttp://{host}{path}\n{country}\n{latitude}\n{longitude}\n", request.method());
     text += &lines_of(request.headers(), |name| ![ADDRESS, PLACE].contains(&name.as_str()));
     if let Some(address) = address {

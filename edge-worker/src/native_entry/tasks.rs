@@ -5,10 +5,12 @@ use core::panic::AssertUnwindSafe;
 use std::collections::BTreeMap;
 
 use hyper::body::Incoming;
-use hyper::{Request, Response};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::{Request, Response, StatusCode, Version};
 use tokio::sync::oneshot;
 
-use super::request::{Locator, Sender, described, has_one_host, request_id};
+use super::refused::refused;
+use super::request::{Locator, Sender, described, request_id};
 use crate::platform::native::exchange::{AnswerBody, Reports};
 use crate::platform::notice::Notice;
 use crate::platform::{Background, ClientBody, Env, RawExchange};
@@ -56,11 +58,16 @@ pub(super) async fn answer(
     locator: &Locator,
     env: Env,
 ) -> Response<AnswerBody> {
-    if !has_one_host(&request) {
-        return AnswerBody::refusal(400);
+    if let Some(status) = refused(&request) {
+        let mut answer = AnswerBody::refusal(status);
+        if request.version() < Version::HTTP_2 {
+            // Whatever follows may be no request.
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        return answer;
     }
     if IS_CLOSED.get() {
-        return AnswerBody::refusal(503);
+        return AnswerBody::refusal(StatusCode::SERVICE_UNAVAILABLE);
     }
     let id = request_id();
     let head = described(&request, &id, sender, locator);

@@ -1,19 +1,25 @@
 //! The bytes of a connection: TCP, with what was read before, and TLS over it. Called by `connection`.
 
 use core::cell::Cell;
+use core::mem::MaybeUninit;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
+use core::time::Duration;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 /// Since when a client takes nothing of what is written to it.
 pub(super) type Stall = Rc<Cell<Option<Instant>>>;
+
+/// How long a client's bytes are read after the end of what it was answered. A connection that is closed while some are
+/// unread is reset, and a reset takes the answer with it (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection of TCP.
 pub(super) struct Socket {
@@ -21,11 +27,13 @@ pub(super) struct Socket {
     /// What was read already.
     before: Bytes,
     stall: Stall,
+    /// The end of the time in which it is read after its end.
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, before: Bytes, stall: Stall) -> Self {
-        Self { stream, before, stall }
+        Self { stream, before, stall, lingering: None }
     }
 
     fn noted(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -35,6 +43,20 @@ impl Socket {
             _ => {}
         }
         written
+    }
+
+    /// Reads what the client still sends, and drops it, until it ends too.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let lingering = self.lingering.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        let mut space = [MaybeUninit::uninit(); 16 << 10];
+        while lingering.as_mut().poll(context).is_pending() {
+            let mut buffer = ReadBuf::uninit(&mut space);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -74,7 +96,10 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        if self.lingering.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        }
+        self.poll_linger(context)
     }
 }
 
