@@ -36,6 +36,7 @@ const SPECS = [
   "native_config",
   "native_drain",
   "native_frames",
+  "native_handshake",
   "native_limits",
   "native_metrics",
   "native_place",

@@ -54,6 +54,8 @@ export interface Options {
   toml?: string;
   /** `limits` of the service. */
   limits?: Json;
+  /** Whose clients are served: by default everybody's. */
+  clients?: string[];
   /** Answers in place of the endpoint. */
   answer?: (seen: Seen, response: ServerResponse) => void;
   /** Files beside edge.toml. */
@@ -67,8 +69,14 @@ export class Wire {
     readonly seen: Seen[],
   ) {}
 
-  /** Starts an endpoint, and a gateway of one thread with an edge.toml of its own. Clients are in Germany. */
-  static async start({ toml = "", limits = {}, answer, files = {} }: Options = {}): Promise<Wire> {
+  /** Starts an endpoint, and a gateway of one thread with an edge.toml of its own. */
+  static async start({
+    toml = "",
+    limits = {},
+    clients = ["*", "unknown"],
+    answer,
+    files = {},
+  }: Options = {}): Promise<Wire> {
     const seen: Seen[] = [];
     const endpoint = createServer(async (request, response) => {
       let body = "";
@@ -98,7 +106,7 @@ export class Wire {
     const native = await Native.start({}, options, { isQuiet: true });
     onStop(() => native.dispose());
     const url = `http://127.0.0.1:${(endpoint.address() as AddressInfo).port}`;
-    const anywhere = { residency: [{ clients: ["*", "unknown"], process_in: ["eu"] }], limits };
+    const anywhere = { residency: [{ clients, process_in: ["eu"] }], limits };
     const document = rules(1, region("DE", "eu-frankfurt", [url]), anywhere);
     await (await native.getKVNamespace()).put("rules", JSON.stringify(document));
     return new Wire(native, seen);
