@@ -88,7 +88,10 @@ export class Native {
     const asked = new Request(url, { ...init, ...(init.body ? { duplex: "half" } : {}) });
     // Miniflare says that clients are on this machine, too.
     const proxy = { "cf-connecting-ip": this.country ? PROXY : "127.0.0.1", "bailiwick-cf": JSON.stringify(cf ?? {}) };
-    const headers = { ...proxy, ...Object.fromEntries(asked.headers), host };
+    // Of itself Node sends the body of a DELETE without saying where it ends, and what follows would be read as part of
+    // the next request.
+    const framed = asked.body && !asked.headers.has("content-length") ? { "transfer-encoding": "chunked" } : {};
+    const headers = { ...proxy, ...framed, ...Object.fromEntries(asked.headers), host };
     const to = new URL(`http://${this.address}`);
     const options = {
       host: to.hostname,
