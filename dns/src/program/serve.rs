@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use bailiwick_host::certificate::Certificate;
 use bailiwick_host::process::service_manager::ServiceManager;
+use bailiwick_host::process::signals::{SignalAction, Signals};
 use bailiwick_host::process::takeover::{self, OldProcess, Program, ReceivedState};
 use bailiwick_host::process::upgrade::Upgrade;
 use bailiwick_host::system::clock::Clock;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::net::cookie_files;
@@ -277,50 +277,4 @@ fn announce(handle: &Handle, node: &str, addresses: &Addresses, api: Option<Sock
     let threads = threads.map_or(0, NonZero::get);
     info!(json.event = "serving", node, dns = list(dns), threads, dot = list(dot), doq = list(doq), doh = list(doh),
         api, %revision, "serving");
-}
-
-/// The signals that this program handles.
-struct Signals {
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-    upgrade: Signal,
-}
-
-impl Signals {
-    /// Starts to catch the signals.
-    fn catch() -> std::io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            upgrade: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    /// Waits for the next signal.
-    async fn next(&mut self) -> SignalAction {
-        tokio::select! {
-            _ = self.hangup.recv() => SignalAction::Reload,
-            _ = self.terminate.recv() => SignalAction::End,
-            _ = self.interrupt.recv() => SignalAction::End,
-            _ = self.upgrade.recv() => SignalAction::Upgrade,
-        }
-    }
-
-    /// Waits for a signal to end. Ignores other signals.
-    async fn end(&mut self) {
-        while self.next().await != SignalAction::End {}
-    }
-}
-
-/// The action that a signal requests.
-#[derive(Debug, PartialEq, Eq)]
-enum SignalAction {
-    /// Read the files again.
-    Reload,
-    /// Start a process that takes over.
-    Upgrade,
-    /// Drain and end.
-    End,
 }

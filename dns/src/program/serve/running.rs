@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bailiwick_host::process::service_manager::ServiceManager;
+use bailiwick_host::process::signals::Signals;
 use bailiwick_host::process::takeover::{self, Handover, OldProcess, Program, Successor};
 use bailiwick_host::system::clock::Clock;
 use bailiwick_host::system::file_reload::{Renew, Renewal};
@@ -27,7 +28,7 @@ use tracing::{info, warn};
 
 use super::http::{Http, ServedHttp};
 use super::reload::Changeable;
-use super::{LAST_WORK, PreparedServer, Signals};
+use super::{LAST_WORK, PreparedServer};
 use crate::net::listeners::{Absent, Addresses, Certificates, Listeners, QuicSockets};
 use crate::net::rate_limit::Limiter;
 use crate::net::streams::Gate;
