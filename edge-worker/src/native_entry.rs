@@ -3,8 +3,7 @@
 //!
 //! Each thread is an isolate (`isolate`): it accepts connections of its own, and keeps every request on itself.
 //! `config` is `edge.toml`, `connection` one connection with its limits (`watch`), `request` what `runtime` is told
-//! (unless `refused` refuses it),
-//! `metrics` the operator's page.
+//! unless `refused` refuses it, and `metrics` the operator's page.
 
 pub mod config;
 mod connection;
@@ -29,16 +28,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use bailiwick_host::process::service_manager::ServiceManager;
+use bailiwick_host::process::signals::{SignalAction, Signals};
 use bailiwick_host::process::takeover::{self, Handover, OldProcess, Program, Successor};
 use bailiwick_host::process::upgrade::Upgrade;
 use bailiwick_host::sockets::bind::{BindError, Ipv6Only, listen};
 use bailiwick_host::sockets::inherited::{HandedSocket, Inherited, Role};
 use bailiwick_host::system::file_reload::Renewal;
+use bailiwick_host::system::files::read_file;
 use bailiwick_host::system::tasks::Tasks;
-use bailiwick_rules::time::Timestamp;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch as tokio_watch};
 
 use config::Config;
@@ -68,10 +67,7 @@ pub fn check(config: &Config) -> Result<Vec<String>, Vec<String>> {
         }
     };
     let mut told: Vec<String> = rules.into_iter().collect();
-    told.extend(reloaded.gauges().map(|(name, _, seconds)| match seconds.parse::<i64>() {
-        Ok(seconds) => format!("{}: {}", name.trim_end_matches("_timestamp_seconds"), Timestamp(seconds * 1_000)),
-        Err(_) => name.to_owned(),
-    }));
+    told.extend(reloaded.times().map(|(name, _, at)| format!("{name}: {at}")));
     told.extend(reloaded.certificate.and_then(|certificate| certificate.warning(now())));
     Ok(told)
 }
@@ -79,10 +75,15 @@ pub fn check(config: &Config) -> Result<Vec<String>, Vec<String>> {
 fn check_rules(path: &Path) -> Result<String, Vec<String>> {
     let wrong = |told: String| format!("{}: {told}", path.display());
     let unreadable = |error| vec![wrong(format!("can't be read ({error}); mend its path or mode"))];
-    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let bytes = read_file(path).map_err(unreadable)?;
     let table = bailiwick_rules::table::Table::compile(&bytes);
     let table = table.map_err(|faults| faults.iter().map(|fault| wrong(fault.to_string())).collect::<Vec<_>>())?;
     Ok(wrong(format!("revision {}", table.revision().number)))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it")]
+fn of_system(error: io::Error) -> Vec<String> {
+    vec![format!("the system refuses what a server needs: {error}")]
 }
 
 fn strings<E: ToString>(errors: &[E]) -> Vec<String> {
@@ -103,7 +104,6 @@ pub fn serve(config: &Config, takes_over: bool) -> Result<(), Vec<String>> {
     }));
     log::begin();
     let reloaded = Reloaded::read(config).map_err(|faults| strings(&faults))?;
-    let of_system = |error: io::Error| vec![format!("the system refuses what a server needs: {error}")];
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(of_system)?;
     let upgrade = Upgrade::prepare(BY_HAND);
     let sockets = Sockets::bind(config, takes_over)?;
@@ -185,14 +185,11 @@ struct Running {
     replaced: tokio_watch::Sender<bool>,
     renewal: Renewal,
     successors: mpsc::UnboundedReceiver<Successor>,
-    /// Kept, so that nobody waits for successors in vain.
-    _announcing: mpsc::UnboundedSender<Successor>,
     state_dir: Option<std::path::PathBuf>,
 }
 
 impl Running {
     fn start(config: &Config, reloaded: Reloaded, sockets: Sockets) -> Result<Self, Vec<String>> {
-        let of_system = |error: io::Error| vec![format!("the system refuses what a server needs: {error}")];
         let copies = sockets.copies().map_err(of_system)?;
         let Sockets { edge, metrics, lock, old } = sockets;
         let addresses: Vec<String> =
@@ -233,22 +230,14 @@ impl Running {
         }
         let (announcing, successors) = mpsc::unbounded_channel();
         if let (Some(state_dir), Some(lock)) = (&config.state_dir, lock) {
-            await_successors(state_dir, Handover { sockets: copies, lock }, announcing.clone());
+            await_successors(state_dir, Handover { sockets: copies, lock }, announcing);
         }
         let told = json!({
             "event": "serving", "address": addresses.first(), "addresses": addresses, "threads": threads,
             "tls": config.tls.is_some(), "metrics": metrics_at.map(|at| at.to_string()),
         });
         console::info(&told.to_string());
-        Ok(Self {
-            threads: all,
-            ending,
-            replaced,
-            renewal,
-            successors,
-            _announcing: announcing,
-            state_dir: config.state_dir.clone(),
-        })
+        Ok(Self { threads: all, ending, replaced, renewal, successors, state_dir: config.state_dir.clone() })
     }
 
     /// Serves until a signal, or until another process has taken over, then answers what is in progress.
@@ -257,10 +246,10 @@ impl Running {
         manager.notify("READY=1");
         let successor = loop {
             tokio::select! {
-                word = signals.next() => match word {
-                    Word::Reload => self.renewal.reload(),
-                    Word::Upgrade => upgrade.start(),
-                    Word::End => break None,
+                action = signals.next() => match action {
+                    SignalAction::Reload => self.renewal.reload(),
+                    SignalAction::Upgrade => upgrade.start(),
+                    SignalAction::End => break None,
                 },
                 Some(successor) = self.successors.recv() => break Some(successor),
             }
@@ -284,7 +273,7 @@ impl Running {
         }
         // A second signal doesn't wait.
         tokio::spawn(async move {
-            while !matches!(signals.next().await, Word::End) {}
+            signals.end().await;
             std::process::exit(1);
         });
         let threads = self.threads;
@@ -317,39 +306,4 @@ fn settings(config: &Config, reloaded: &Reloaded, threads: usize) -> Result<Sett
         speaks_proxy_protocol: config.proxy.protocol,
         threads,
     })
-}
-
-/// What a signal asks for.
-enum Word {
-    Reload,
-    Upgrade,
-    End,
-}
-
-/// The signals that the process understands.
-struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-    usr2: Signal,
-}
-
-impl Signals {
-    fn catch() -> io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-            usr2: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    async fn next(&mut self) -> Word {
-        tokio::select! {
-            _ = self.term.recv() => Word::End,
-            _ = self.int.recv() => Word::End,
-            _ = self.hup.recv() => Word::Reload,
-            _ = self.usr2.recv() => Word::Upgrade,
-        }
-    }
 }

@@ -9,12 +9,12 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue};
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch::Receiver;
 use tokio::time::timeout;
@@ -25,7 +25,7 @@ use super::proxy_protocol::{self, Header};
 use super::request::Sender;
 use super::settings::Isolate;
 use super::tasks;
-use super::transport::{Socket, Transport, read_more};
+use super::transport::{Socket, Transport};
 use super::watch::{Reason, Watch};
 use crate::platform::native::exchange::AnswerBody;
 
@@ -119,11 +119,13 @@ async fn begin(
 
 /// Reads the header of the PROXY protocol. Returns the client's address, and what it has sent after the header.
 async fn behind_proxy(stream: &mut TcpStream) -> io::Result<(Option<IpAddr>, Bytes)> {
-    let mut bytes = Vec::new();
+    // With room for all that has come: bytes that are left unread reset a connection that is refused.
+    let mut bytes = Vec::with_capacity(proxy_protocol::LONGEST);
     loop {
         match proxy_protocol::read(&bytes) {
             Header::Whole { client, length } => return Ok((client, Bytes::from(bytes.split_off(length)))),
-            Header::Begun if bytes.len() < proxy_protocol::LONGEST => read_more(stream, &mut bytes).await?,
+            // None are read if the connection has ended.
+            Header::Begun if bytes.len() < proxy_protocol::LONGEST && stream.read_buf(&mut bytes).await? > 0 => {}
             Header::Begun | Header::Broken => return Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -163,7 +165,7 @@ async fn answer(
     let mut response = tasks::answer(request, sender, &isolate.settings.locator, isolate.env.clone()).await;
     if is_http1 && *isolate.is_ending.borrow() {
         // It closes the connection after this answer, and says so: or the client's next request would be lost.
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        tasks::close_after(&mut response);
     }
     asking.answered(response.body().taken());
     Ok(response)

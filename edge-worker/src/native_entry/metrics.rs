@@ -132,8 +132,9 @@ impl Sources {
         let errors = plain(self.counts.accept_errors());
         family("accept_errors_total", "counter", "How often no connection could be accepted.", &errors);
         family("threads_silent", "gauge", "Threads that gave no answer within 2 s.", &plain(silent as u64));
-        for (name, help, value) in self.reloaded.gauges() {
-            family(name, "gauge", help, &[(String::new(), value)]);
+        for (name, says, at) in self.reloaded.times() {
+            let (name, help) = (format!("{name}_timestamp_seconds"), format!("{says}, in seconds since 1970."));
+            family(&name, "gauge", &help, &[(String::new(), (at.0 / 1_000).to_string())]);
         }
         text
     }

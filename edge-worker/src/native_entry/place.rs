@@ -50,7 +50,7 @@ pub(super) fn client_without_database(table: Option<&Table>, address: IpAddr) ->
 }
 
 fn places(path: &Path, registered: Registered) -> Result<Places, Vec<Fault>> {
-    let fault = |message: String| vec![Fault { place: path.display().to_string(), message }];
+    let fault = |message: String| vec![Fault::of_file(path, message)];
     let bytes = read_file(path).map_err(|error| fault(format!("can't be read ({error}); mend its path or mode")))?;
     Places::read_with(&bytes, registered).map_err(|error| fault(error.to_string()))
 }

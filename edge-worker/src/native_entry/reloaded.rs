@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bailiwick_host::certificate::Certificate;
 use bailiwick_host::system::file_reload::Renew;
 use bailiwick_host::system::files::Fault;
+use bailiwick_rules::time::Timestamp;
 
 use super::config::Config;
 use super::place::Database;
@@ -50,21 +51,11 @@ impl Reloaded {
         certificate.into_iter().chain(database).chain([Arc::clone(&self.secrets) as Arc<dyn Renew>]).collect()
     }
 
-    /// Times of them as metrics: name, help and value.
-    pub(super) fn gauges(&self) -> impl Iterator<Item = (&'static str, &'static str, String)> {
-        let seconds = |at: bailiwick_rules::time::Timestamp| (at.0 / 1_000).to_string();
+    /// Times of them: the name, what it says, and the time.
+    pub(super) fn times(&self) -> impl Iterator<Item = (&'static str, &'static str, Timestamp)> {
         let expires = self.certificate.as_ref().and_then(|certificate| certificate.expires());
         let built = self.database.as_ref().and_then(|database| database.built());
-        let expires = expires.map(|at| {
-            (
-                "certificate_expiry_timestamp_seconds",
-                "When the certificate expires, in seconds since 1970.",
-                seconds(at),
-            )
-        });
-        let built = built.map(|at| {
-            ("geoip_built_timestamp_seconds", "When the GeoIP database was built, in seconds since 1970.", seconds(at))
-        });
-        expires.into_iter().chain(built)
+        let expires = expires.map(|at| ("certificate_expiry", "When the certificate expires", at));
+        expires.into_iter().chain(built.map(|at| ("geoip_built", "When the GeoIP database was built", at)))
     }
 }

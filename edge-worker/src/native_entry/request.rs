@@ -55,29 +55,31 @@ impl Locator {
 
     /// The client's address and place. The address is unknown if a trusted proxy doesn't name one.
     fn client(&self, headers: &HeaderMap, sender: Sender) -> (Option<String>, PlaceLines) {
-        let address = match (sender.is_trusted, self.header) {
-            (false, _) => Some(sender.address.to_canonical().to_string()),
+        let (address, named) = match (sender.is_trusted, self.header) {
+            (false, _) => (Some(sender.address.to_canonical()), None),
             // Of two values the client may have sent one, so neither counts.
-            (true, AddressHeader::CfConnectingIp) => single(headers, ADDRESS).map(str::to_owned),
-            (true, AddressHeader::XForwardedFor) => self.forwarded_for(headers).map(|address| address.to_string()),
+            (true, AddressHeader::CfConnectingIp) => {
+                let named = single(headers, ADDRESS);
+                (named.and_then(|text| text.parse().ok()), named)
+            }
+            (true, AddressHeader::XForwardedFor) => (self.forwarded_for(headers), None),
         };
+        let as_text = |address: Option<IpAddr>| address.map(|address| address.to_string());
         let said = single(headers, PLACE).filter(|_| sender.is_trusted);
         let said: Value = said.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let said = ["country", "latitude", "longitude"].map(|name| line(&said, name));
-        let Some(parsed) = address.as_deref().and_then(|text| text.parse().ok()).filter(|_| said[0].is_empty()) else {
-            return (address, said);
+        let Some(known) = address.filter(|_| said[0].is_empty()) else {
+            return (named.map(str::to_owned).or_else(|| as_text(address)), said);
         };
         let table = runtime::table();
         let table = table.as_ref().map(Rc::as_ref);
-        let (client, place) = match &self.database {
+        match &self.database {
             Some(database) => {
-                let client = database.client(table, parsed);
-                let place = place_lines(&client);
-                (client, place)
+                let client = database.client(table, known);
+                (as_text(client.address), place_lines(&client))
             }
-            None => (client_without_database(table, parsed), said),
-        };
-        (client.address.map(|address| address.to_string()).or(address), place)
+            None => (as_text(client_without_database(table, known).address), said),
+        }
     }
 
     /// The last address of the list that no trusted proxy has. Whatever stands before it, the client may have written.

@@ -62,7 +62,7 @@ pub(super) async fn answer(
         let mut answer = AnswerBody::refusal(status);
         if request.version() < Version::HTTP_2 {
             // Whatever follows may be no request.
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            close_after(&mut answer);
         }
         return answer;
     }
@@ -81,6 +81,11 @@ pub(super) async fn answer(
     let answered = answered.await;
     gone.answered();
     answered.unwrap_or_else(|_| exchange.broken())
+}
+
+/// Lets an answer over HTTP/1.1 say that its connection is closed after it. hyper then closes it.
+pub(super) fn close_after(answer: &mut Response<AnswerBody>) {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// The wait for a response. Dropped before it, the client has gone.

@@ -159,20 +159,3 @@ impl AsyncWrite for Transport {
         either!(self, stream => stream.poll_shutdown(context))
     }
 }
-
-/// Reads more of a connection's first bytes.
-///
-/// # Errors
-/// If the connection has ended.
-pub(super) async fn read_more(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
-    let mut space = [0; 1 << 10];
-    let mut buffer = ReadBuf::new(&mut space);
-    core::future::poll_fn(|context| {
-        ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer))?;
-        let is_ended = buffer.filled().is_empty();
-        Poll::Ready(if is_ended { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) } else { Ok(()) })
-    })
-    .await?;
-    bytes.extend_from_slice(buffer.filled());
-    Ok(())
-}

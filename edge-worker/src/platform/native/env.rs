@@ -85,7 +85,7 @@ impl SecretFiles {
 fn contents(files: &BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, String>, Vec<Fault>> {
     let (mut read, mut faults) = (BTreeMap::new(), Vec::new());
     for (name, path) in files {
-        let fault = |message: String| Fault { place: path.display().to_string(), message };
+        let fault = |message: String| Fault::of_file(path, message);
         match read_text(path) {
             Ok(text) if text.trim().is_empty() => {
                 faults.push(fault(format!("is empty; write the secret {name} there")));
