@@ -1,6 +1,7 @@
 // Sends requests to the native gateway over real sockets: with the client's own address, a PROXY header, or TLS.
 import { once } from "node:events";
 import { type Agent, type IncomingMessage, type OutgoingHttpHeaders, request as send } from "node:http";
+import type { ClientHttp2Session, ClientHttp2Stream } from "node:http2";
 import { type Socket, connect } from "node:net";
 import { connect as connectTls } from "node:tls";
 
@@ -84,4 +85,16 @@ export async function heard(socket: Socket): Promise<string> {
   socket.on("data", (chunk) => (text += chunk)).on("error", () => {});
   if (!socket.closed) await once(socket, "close");
   return text;
+}
+
+/** Asks for a streamed chat completion over a session of HTTP/2. */
+export function askStream(session: ClientHttp2Session): ClientHttp2Stream {
+  const asked = session.request({
+    ":method": "POST",
+    ":path": "/v1/chat/completions",
+    ":authority": "chat.example",
+    "content-type": "application/json",
+  });
+  asked.end(STREAM);
+  return asked;
 }

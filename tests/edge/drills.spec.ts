@@ -2,13 +2,14 @@
 // out of their fence, and what it counts proves it at the node.
 import { spawn, spawnSync } from "node:child_process";
 import { generateKeyPairSync } from "node:crypto";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CompactSign, decodeJwt, decodeProtectedHeader } from "jose";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { Edge, type Json, StandIn, onStop, read, region, root, rules, stopAll, until } from "./harness.js";
+import { Edge, type Json, StandIn, onStop, read, region, rules, stopAll, until } from "./harness.js";
 import { DnsNode, WORKER_TOKEN } from "./node.js";
+import { program } from "./program.js";
 
 const TOKEN = "0123456789abcdef0123456789abcdef";
 const CLIENTS = 80;
@@ -181,8 +182,7 @@ test("receipts of a drill are counted in its report, and one that lies outside m
   const pair = generateKeyPairSync("ed25519");
   const key = pair.privateKey.export({ type: "pkcs8", format: "pem" }) as string;
   const { node, edge } = await start({}, { ramp: [100], for: "4s" }, { RECEIPT_KEY: key });
-  const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick`;
-  if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-dns`);
+  const binary = program("bailiwick");
   const file = (name: string, text?: string) => {
     if (text !== undefined) writeFileSync(join(folder, name), text, { mode: 0o600 });
     return join(folder, name);

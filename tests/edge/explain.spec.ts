@@ -1,9 +1,9 @@
 // /.well-known/bailiwick/explain: who may use it, and that it describes what a request really gets, in the words of
 // `bailiwick explain`.
 import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { Edge, type Json, StandIn, keyDigest, read, region, root, rules, stopAll } from "./harness.js";
+import { Edge, type Json, StandIn, keyDigest, read, region, rules, stopAll } from "./harness.js";
+import { program } from "./program.js";
 
 let fra: StandIn, nyc: StandIn, edge: Edge, document: Json;
 
@@ -86,8 +86,7 @@ test("without EXPLAIN_TOKEN there is no operator", async () => {
 });
 
 test("the operator gets the explanation of any client's request, in the words of the command line", async () => {
-  const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick`;
-  if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-dns`);
+  const binary = program("bailiwick");
   for (const [query, ...more] of [
     ["service=chat&country=FR", "--service", "chat", "--country", "FR"],
     ["service=chat&client=unknown", "--service", "chat", "--client", "unknown"],

@@ -27,6 +27,22 @@ export const ENHANCE_YOUR_CALM = 11;
 
 export type Field = [name: string, value: string];
 
+/** A request that the gateway answers by itself. */
+export const GET: Field[] = [
+  [":method", "GET"],
+  [":scheme", "http"],
+  [":authority", "chat.example"],
+  [":path", "/.well-known/bailiwick/healthz"],
+];
+/** A chat completion, before its body. */
+export const POST: Field[] = [
+  [":method", "POST"],
+  [":scheme", "http"],
+  [":authority", "chat.example"],
+  [":path", "/v1/chat/completions"],
+  ["content-type", "application/json"],
+];
+
 /** A frame (RFC 9113 §4.1). */
 export function frame(type: number, flags: number, stream: number, payload: Buffer = Buffer.alloc(0)): Buffer {
   const head = Buffer.alloc(9);

@@ -1,13 +1,12 @@
 // Starts the native gateway with an edge.toml of its own. `asking.ts` sends requests to it, `held.ts` is an endpoint.
 import { type ChildProcess, type SpawnOptions, execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { type Json, onStop, root, until } from "./harness.js";
-
-export const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick-edge`;
+import { program } from "./program.js";
 
 /** The real GeoIP database among the packages. */
 export const realDatabase = `${root}node_modules/@ip-location-db/geo-whois-asn-country-mmdb/geo-whois-asn-country.mmdb`;
@@ -34,7 +33,11 @@ export function replace(path: string, text: string | Buffer): void {
 
 /** Runs the program to its end. */
 export function run(options: string[], cwd?: string): { code: number | null; out: string; err: string } {
-  const { status, stdout, stderr } = spawnSync(binary, options, { cwd, encoding: "utf8", timeout: 20_000 });
+  const { status, stdout, stderr } = spawnSync(program("bailiwick-edge"), options, {
+    cwd,
+    encoding: "utf8",
+    timeout: 20_000,
+  });
   return { code: status, out: stdout, err: stderr };
 }
 
@@ -45,8 +48,7 @@ export function certificate(name: string): { cert: string; key: string } {
   const curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
   const subject = ["-subj", `/CN=${name}`, "-addext", "subjectAltName=DNS:chat.example", "-days", "30"];
   execFileSync("openssl", ["req", "-x509", ...curve, ...subject, "-keyout", key, "-out", cert], { stdio: "ignore" });
-  const text = (path: string) => execFileSync("cat", [path], { encoding: "utf8" });
-  return { cert: text(cert), key: text(key) };
+  return { cert: readFileSync(cert, "utf8"), key: readFileSync(key, "utf8") };
 }
 
 export interface Setup {
@@ -84,10 +86,16 @@ export class Gateway {
 
   /** Starts one without waiting for it. */
   static launch({ config = TOP, files = {}, options = [], env = {}, at, by = [], stdio }: Setup = {}): Gateway {
-    if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-edge`);
     const path = at ?? folder({ "edge.toml": config, ...files });
-    const [program, ...rest] = [...by, binary, "serve", "--config", join(path, "edge.toml"), ...options];
-    const child = spawn(program, rest, {
+    const [first, ...rest] = [
+      ...by,
+      program("bailiwick-edge"),
+      "serve",
+      "--config",
+      join(path, "edge.toml"),
+      ...options,
+    ];
+    const child = spawn(first, rest, {
       stdio: stdio ?? ["ignore", "ignore", "pipe"],
       env: { PATH: process.env.PATH, RULES_REFRESH_SECONDS: "0", ...env },
     });

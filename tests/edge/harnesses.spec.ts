@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Edge, type Json, keyDigest, onStop, root, rules, serve, stopAll } from "./harness.js";
+import { program } from "./program.js";
 
 const cache = process.env.BAILIWICK_CACHE ?? `${process.env.XDG_CACHE_HOME ?? `${homedir()}/.cache`}/bailiwick`;
 const lmEval = `${cache}/lm-eval/bin/lm_eval`;
@@ -87,7 +88,7 @@ async function run(program: string, args: string[], env: Json): Promise<string> 
 }
 
 /** The program of this project. */
-const bailiwick = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick`;
+const bailiwick = program("bailiwick");
 
 const headers = (region: string) => ({ "x-bailiwick-pin": region, "x-bailiwick-operator": OPERATOR });
 

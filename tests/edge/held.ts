@@ -1,7 +1,7 @@
 // An endpoint in the test's process whose streams stay open until the test ends them, and rules that name it.
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { STREAM, type Told, open, told } from "./asking.js";
-import type { Gateway } from "./gateway.js";
+import { Gateway } from "./gateway.js";
 import { type Json, region, rules, serve, until } from "./harness.js";
 
 /** An event of a stream. */
@@ -58,5 +58,10 @@ export class Endpoint {
   /** Rules that name the clients on this machine as German. */
   local(more: Json = {}, service: Json = {}): string {
     return this.rules({ networks: [{ prefix: "127.0.0.0/8", country: "DE" }], ...more }, service);
+  }
+
+  /** Starts a gateway with rules that name the clients on this machine as German. */
+  gateway(config: string): Promise<Gateway> {
+    return Gateway.start({ config, files: { "rules.json": this.local() } });
   }
 }

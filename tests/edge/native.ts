@@ -1,15 +1,13 @@
 // The native gateway (bailiwick-edge), with what specs use of Miniflare, so that the same specs run on both.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { request as send } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { Readable } from "node:stream";
-import { fileURLToPath } from "node:url";
-
-const root = fileURLToPath(new URL("../../", import.meta.url));
+import { program } from "./program.js";
 
 /** Whether specs run on the native gateway instead of workerd. */
 export const isNative = process.env.EDGE === "native";
@@ -48,11 +46,9 @@ export class Native {
     { hasKv = true, isQuiet = false, country, onLog }: More = {},
   ): Promise<Native> {
     if (country) options = options.map((word) => (word === "127.0.0.0/8" ? `${PROXY}/32` : word));
-    const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick-edge`;
-    if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-edge`);
     const folder = mkdtempSync(join(tmpdir(), "bailiwick-edge-"));
     const more = hasKv ? [...options, "--rules", join(folder, "rules.json")] : options;
-    const child = spawn(binary, ["serve", "--listen", "127.0.0.1:0", ...more], {
+    const child = spawn(program("bailiwick-edge"), ["serve", "--listen", "127.0.0.1:0", ...more], {
       stdio: ["ignore", "inherit", "pipe"],
       env: { RULES_REFRESH_SECONDS: "0", HEALTH_REFRESH_SECONDS: "0", ...bindings },
     });

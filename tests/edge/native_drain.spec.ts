@@ -2,8 +2,8 @@
 import { once } from "node:events";
 import { connect as connectHttp2 } from "node:http2";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { HEALTHZ, STREAM, ask, dial, heard } from "./asking.js";
-import { Gateway, TOP } from "./gateway.js";
+import { HEALTHZ, ask, askStream, dial, heard } from "./asking.js";
+import { TOP } from "./gateway.js";
 import { onStop, stopAll, until } from "./harness.js";
 import { END, Endpoint } from "./held.js";
 import { isNative } from "./native.js";
@@ -14,7 +14,6 @@ let endpoint: Endpoint;
 beforeAll(async () => {
   endpoint = await Endpoint.start();
 });
-const start = (config: string) => Gateway.start({ config, files: { "rules.json": endpoint.local() } });
 
 describe.skipIf(!isNative)("the native gateway's end", () => {
   test.each([
@@ -22,7 +21,7 @@ describe.skipIf(!isNative)("the native gateway's end", () => {
     ['state_dir = "state"\n', "SIGTERM"],
     ['state_dir = "state"\n', "SIGINT"],
   ] as const)("%safter %s streams go on, new connections are refused, and it ends with 0", async (more, signal) => {
-    const gateway = await start(TOP + more);
+    const gateway = await endpoint.gateway(TOP + more);
     const { reading, answer } = await endpoint.stream(gateway);
     gateway.child.kill(signal);
     await gateway.line(({ event }) => event === "draining");
@@ -42,7 +41,7 @@ describe.skipIf(!isNative)("the native gateway's end", () => {
   });
 
   test("a connection that is open but has asked nothing yet is answered once", async () => {
-    const gateway = await start(TOP);
+    const gateway = await endpoint.gateway(TOP);
     const sockets = await Promise.all(Array.from({ length: 5 }, () => dial(gateway.address)));
     // They have been accepted when a later one is answered.
     await ask(gateway.address);
@@ -60,7 +59,7 @@ describe.skipIf(!isNative)("the native gateway's end", () => {
   });
 
   test("connections that ask nothing don't hold it up", async () => {
-    const gateway = await start(TOP);
+    const gateway = await endpoint.gateway(TOP);
     const [silent, idle] = [await dial(gateway.address), await dial(gateway.address)];
     idle.write(HEALTHZ);
     await once(idle, "data");
@@ -73,7 +72,7 @@ describe.skipIf(!isNative)("the native gateway's end", () => {
   });
 
   test("past limits.drain streams break off, so that a client notices, and it ends with 0", async () => {
-    const gateway = await start(`${TOP}[limits]\ndrain = "200ms"\n`);
+    const gateway = await endpoint.gateway(`${TOP}[limits]\ndrain = "200ms"\n`);
     const { reading, answer } = await endpoint.stream(gateway);
     const gone = once(answer, "close");
     gateway.child.kill("SIGTERM");
@@ -83,7 +82,7 @@ describe.skipIf(!isNative)("the native gateway's end", () => {
   });
 
   test("a second SIGTERM ends it at once with 1", async () => {
-    const gateway = await start(TOP);
+    const gateway = await endpoint.gateway(TOP);
     const { reading } = await endpoint.stream(gateway);
     gateway.child.kill("SIGTERM");
     await gateway.line(({ event }) => event === "draining");
@@ -93,17 +92,11 @@ describe.skipIf(!isNative)("the native gateway's end", () => {
   });
 
   test("a stream of HTTP/2 goes on after SIGTERM, and the client is told to take another connection", async () => {
-    const gateway = await start(TOP);
+    const gateway = await endpoint.gateway(TOP);
     const session = connectHttp2(`http://${gateway.address}`);
     onStop(() => session.destroy());
     const before = endpoint.streams.length;
-    const asked = session.request({
-      ":method": "POST",
-      ":path": "/v1/chat/completions",
-      ":authority": "chat.example",
-      "content-type": "application/json",
-    });
-    asked.end(STREAM);
+    const asked = askStream(session);
     await until(
       async () => endpoint.streams.length,
       (count) => count > before,

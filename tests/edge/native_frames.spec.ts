@@ -2,25 +2,12 @@
 // none of it, that memory stays bounded, and that other clients are served meanwhile. docs/edge-wire.md lists them.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import * as h2 from "./frames.js";
-import { type Field, H2, block, frame, indexed, literal, number } from "./frames.js";
+import { type Field, GET, H2, POST, block, frame, indexed, literal, number } from "./frames.js";
 import { stopAll } from "./harness.js";
 import { isNative } from "./native.js";
 import { Wire, chat } from "./wire.js";
 
 const B = chat();
-const GET: Field[] = [
-  [":method", "GET"],
-  [":scheme", "http"],
-  [":authority", "chat.example"],
-  [":path", "/.well-known/bailiwick/healthz"],
-];
-const POST: Field[] = [
-  [":method", "POST"],
-  [":scheme", "http"],
-  [":authority", "chat.example"],
-  [":path", "/v1/chat/completions"],
-  ["content-type", "application/json"],
-];
 const with_ = (name: string, value: string) => GET.map((field) => (field[0] === name ? [name, value] : field) as Field);
 const without = (name: string) => GET.filter((field) => field[0] !== name);
 const and = (name: string, value: string): Field[] => [...GET, [name, value]];

@@ -7,9 +7,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type ConnectionOptions, type TLSSocket, connect } from "node:tls";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { HEALTHZ } from "./asking.js";
 import { onStop, stopAll } from "./harness.js";
 import { isNative } from "./native.js";
-import { Client, PROBE, Wire, post } from "./wire.js";
+import { Client, Wire, post } from "./wire.js";
 
 const LIMITS = '[limits]\nheaders = "1s"\n';
 const FOUR = "PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n";
@@ -101,7 +102,7 @@ describe.skipIf(!isNative)("TLS", () => {
   });
 
   test.each([
-    ["HTTP in the clear", PROBE],
+    ["HTTP in the clear", HEALTHZ],
     ["bytes that are nothing", "\xff".repeat(1_000)],
     ["a record past the limit", "\x16\x03\x01\xff\xff".padEnd(70_000, "\0")],
   ])("%s gets no answer in the clear", async (_name, octets) => {
@@ -138,13 +139,13 @@ describe.skipIf(!isNative)("the PROXY protocol", () => {
     for (const header of [Buffer.from(FOUR), binary(0x21, 0x11, 12, ADDRESSES), binary(0x20, 0, 0, [])]) {
       const client = new Client(wire.open());
       for (const byte of header) client.send(Buffer.from([byte]));
-      expect((await client.send(PROBE).answers(1))[0].status).toBe(200);
+      expect((await client.send(HEALTHZ).answers(1))[0].status).toBe(200);
       client.socket.destroy();
     }
   });
 
   test.each([
-    ["no header", Buffer.from(PROBE)],
+    ["no header", Buffer.from(HEALTHZ)],
     ["a header in lower case", Buffer.from(FOUR.toLowerCase())],
     ["a header without ports", Buffer.from("PROXY TCP4 192.0.2.7 198.51.100.1\r\n")],
     ["a header past 107 bytes", Buffer.from(`PROXY TCP4 ${"1".repeat(200)}`)],
@@ -153,7 +154,7 @@ describe.skipIf(!isNative)("the PROXY protocol", () => {
     ["a header of version 2 too short for its addresses", binary(0x21, 0x11, 4, [192, 0, 2, 7])],
     ["bytes that are nothing", Buffer.alloc(1_000, 0xff)],
   ])("%s is closed without an answer", async (_name, octets) => {
-    const client = new Client(wire.open()).send(octets).send(PROBE);
+    const client = new Client(wire.open()).send(octets).send(HEALTHZ);
     await client.closed();
     expect([client.received, wire.seen.length, wire.lives()]).toEqual(["", 0, true]);
   });
@@ -164,7 +165,7 @@ describe.skipIf(!isNative)("the PROXY protocol", () => {
   });
 
   test("a second header is bad HTTP", async () => {
-    const client = new Client(wire.open()).send(FOUR + FOUR + PROBE);
+    const client = new Client(wire.open()).send(FOUR + FOUR + HEALTHZ);
     expect((await client.closed()).map((answer) => answer.status)).toEqual([400]);
   });
 

@@ -4,8 +4,8 @@ import { Agent } from "node:http";
 import { connect as connectHttp2 } from "node:http2";
 import type { Socket } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { HEALTHZ, STREAM, ask, dial, heard } from "./asking.js";
-import { Gateway, METRICS, TOP } from "./gateway.js";
+import { HEALTHZ, STREAM, ask, askStream, dial, heard } from "./asking.js";
+import { METRICS, TOP } from "./gateway.js";
 import { onStop, stopAll, until } from "./harness.js";
 import { END, Endpoint } from "./held.js";
 import { isNative } from "./native.js";
@@ -16,11 +16,10 @@ let endpoint: Endpoint;
 beforeAll(async () => {
   endpoint = await Endpoint.start();
 });
-const start = (config: string) => Gateway.start({ config, files: { "rules.json": endpoint.local() } });
 
 describe.skipIf(!isNative)("the native gateway's limits", () => {
   test("connections past limits.connections wait, and are served when others end", async () => {
-    const gateway = await start(`${TOP}${METRICS}[limits]\nconnections = 2\n`);
+    const gateway = await endpoint.gateway(`${TOP}${METRICS}[limits]\nconnections = 2\n`);
     const healthz = async (socket: Socket) => {
       socket.write(HEALTHZ);
       const [answer] = await once(socket, "data");
@@ -47,22 +46,13 @@ describe.skipIf(!isNative)("the native gateway's limits", () => {
   });
 
   test("requests past limits.streams of a connection wait", async () => {
-    const gateway = await start(`${TOP}[limits]\nstreams = 2\n`);
+    const gateway = await endpoint.gateway(`${TOP}[limits]\nstreams = 2\n`);
     const session = connectHttp2(`http://${gateway.address}`);
     onStop(() => session.destroy());
     await once(session, "remoteSettings");
     expect(session.remoteSettings.maxConcurrentStreams).toBe(2);
     const before = endpoint.streams.length;
-    const request = () => {
-      const asked = session.request({
-        ":method": "POST",
-        ":path": "/v1/chat/completions",
-        ":authority": "chat.example",
-        "content-type": "application/json",
-      });
-      asked.end(STREAM);
-      return asked.resume();
-    };
+    const request = () => askStream(session).resume();
     const all = [request(), request(), request()];
     const ends = Promise.all(all.map((asked) => once(asked, "end")));
     await until(
@@ -79,16 +69,16 @@ describe.skipIf(!isNative)("the native gateway's limits", () => {
   });
 
   test("headers past limits.header_bytes are refused with 431", async () => {
-    const gateway = await start(`${TOP}[limits]\nheader_bytes = 8192\n`);
+    const gateway = await endpoint.gateway(`${TOP}[limits]\nheader_bytes = 8192\n`);
     const ask_ = (length: number) => ask(gateway.address, { headers: { "x-long": "x".repeat(length) } });
     expect((await ask_(4_000)).status).toBe(200);
     expect((await ask_(9_000)).status).toBe(431);
-    const larger = await start(TOP);
+    const larger = await endpoint.gateway(TOP);
     expect((await ask(larger.address, { headers: { "x-long": "x".repeat(9_000) } })).status).toBe(200);
   });
 
   test("a connection is closed that asks nothing for limits.headers, or nothing more for limits.idle", async () => {
-    const gateway = await start(`${TOP}${METRICS}[limits]\nheaders = "1s"\nidle = "1s"\n`);
+    const gateway = await endpoint.gateway(`${TOP}${METRICS}[limits]\nheaders = "1s"\nidle = "1s"\n`);
     const silent = await dial(gateway.address);
     const idle = await dial(gateway.address);
     idle.write(HEALTHZ);
@@ -104,7 +94,7 @@ describe.skipIf(!isNative)("the native gateway's limits", () => {
   });
 
   test("a stream whose client takes nothing is closed after limits.write", async () => {
-    const gateway = await start(`${TOP}${METRICS}[limits]\nwrite = "1s"\n`);
+    const gateway = await endpoint.gateway(`${TOP}${METRICS}[limits]\nwrite = "1s"\n`);
     const socket = await dial(gateway.address);
     socket.pause();
     const before = endpoint.streams.length;
@@ -132,7 +122,7 @@ describe.skipIf(!isNative)("the native gateway's limits", () => {
   });
 
   test("a connection is kept for many requests", async () => {
-    const gateway = await start(TOP + METRICS);
+    const gateway = await endpoint.gateway(TOP + METRICS);
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });
     onStop(() => agent.destroy());
     for (let i = 0; i < 20; i += 1) expect((await ask(gateway.address, { agent })).status).toBe(200);

@@ -2,29 +2,16 @@
 // for nothing. Each ends after its limit, its request at the endpoint ends with it, and others are served meanwhile.
 import type { ServerResponse } from "node:http";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { HEALTHZ } from "./asking.js";
 import * as h2 from "./frames.js";
-import { type Field, H2, block, frame } from "./frames.js";
+import { GET, H2, POST, block, frame } from "./frames.js";
 import { onStop, stopAll, until } from "./harness.js";
+import { event } from "./held.js";
 import { isNative } from "./native.js";
-import { Client, PROBE, type Seen, Wire, chat, post } from "./wire.js";
+import { Client, type Seen, Wire, chat, post } from "./wire.js";
 
-const GET: Field[] = [
-  [":method", "GET"],
-  [":scheme", "http"],
-  [":authority", "chat.example"],
-  [":path", "/.well-known/bailiwick/healthz"],
-];
-const POST: Field[] = [
-  [":method", "POST"],
-  [":scheme", "http"],
-  [":authority", "chat.example"],
-  [":path", "/v1/chat/completions"],
-  ["content-type", "application/json"],
-];
 const LIMITS = '[limits]\nheaders = "1s"\nidle = "2s"\nwrite = "1s"\n';
 const MIB = 1 << 20;
-const event = (text: string) =>
-  `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: text }, finish_reason: null }] })}\n\n`;
 
 /** How long this takes, in milliseconds. */
 async function span(of: Promise<unknown>): Promise<number> {
@@ -85,7 +72,7 @@ describe.skipIf(!isNative)("slow clients", () => {
   });
 
   test.concurrent("those of a further request are closed after limits.idle", async () => {
-    const client = new Client(wire.open()).send(PROBE);
+    const client = new Client(wire.open()).send(HEALTHZ);
     await client.answers(1);
     client.send("GET / HTTP/1.1\r\nHost: chat.example\r\nX: ");
     drips(client);
@@ -129,7 +116,7 @@ describe.skipIf(!isNative)("slow clients", () => {
   });
 
   test.concurrent("an idle connection of HTTP/1.1 is closed after limits.idle", async () => {
-    const client = new Client(wire.open()).send(PROBE);
+    const client = new Client(wire.open()).send(HEALTHZ);
     await client.answers(1);
     const took = await span(client.closed());
     expect([took > 1_400, took < 5_000, client.isReset]).toEqual([true, true, false]);
@@ -150,7 +137,7 @@ describe.skipIf(!isNative)("slow clients", () => {
     const end = performance.now() + 4_500;
     let count = 0;
     for (; performance.now() < end; count += 1) {
-      const answers = await client.send(PROBE).answers(count + 1);
+      const answers = await client.send(HEALTHZ).answers(count + 1);
       expect(answers.length).toBe(count + 1);
       expect(await other.request(2 * count + 1, GET).outcome(2 * count + 1)).toBe("200");
       // Some pause between two requests, so that no look at the limits finds one.

@@ -1,9 +1,10 @@
 // Bad input over HTTP/1.1: what each kind of it gets, that nothing of it reaches the endpoint as a request of its own,
 // and that the connection is closed wherever the next request's beginning is in doubt. docs/edge-wire.md lists them.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { HEALTHZ } from "./asking.js";
 import { stopAll } from "./harness.js";
 import { isNative } from "./native.js";
-import { Client, PROBE, Wire, chat, post } from "./wire.js";
+import { Client, Wire, chat, post } from "./wire.js";
 
 const B = chat();
 const SIZE = B.length.toString(16);
@@ -154,7 +155,7 @@ const bodies: Row[] = [
 const lines: Row[] = [
   ["bare LF for CRLF: the same request", post().replaceAll("\r\n", "\n"), [200], "open", ["m"]],
   ["one bare LF among CRLF", post().replace("Host: chat.example\r\n", "Host: chat.example\n"), [200], "open", ["m"]],
-  ["empty lines before a request", `\r\n\r\n${PROBE}`, [200], "open"],
+  ["empty lines before a request", `\r\n\r\n${HEALTHZ}`, [200], "open"],
   refused("a bare CR in a value", header("X: a\rTransfer-Encoding: chunked\r\n")),
   refused("NUL in a value", header("X: a\0b\r\n")),
   refused("another control character in a value", header("X: a\x01b\r\n")),
@@ -225,7 +226,7 @@ const hosts: Row[] = [
 const others: Row[] = [
   [
     "pipelined requests: answers in order",
-    get("GET /v1/nothing HTTP/1.1") + post() + PROBE,
+    get("GET /v1/nothing HTTP/1.1") + post() + HEALTHZ,
     [404, 200, 200],
     "open",
     ["m"],
@@ -302,7 +303,7 @@ describe.skipIf(!isNative)("bad input over HTTP/1.1", () => {
         client.received.slice(0, 500),
       ).toEqual(statuses);
       if (then === "open") {
-        client.send(PROBE);
+        client.send(HEALTHZ);
         const after = await client.answers(statuses.length + 1);
         expect(after.map((answer) => answer.status)).toEqual([...statuses, 200]);
       }

@@ -5,6 +5,7 @@ import { existsSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, wr
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Json, onStop, root, until } from "./harness.js";
+import { program } from "./program.js";
 
 /** The token that Workers send. It may read and post. */
 export const WORKER_TOKEN = "3333333333333333333333333333333333333333333333333333333333333333";
@@ -28,8 +29,7 @@ export class DnsNode {
 
   /** Starts it, with more lines of its configuration: the first belong to `[api]`. */
   static async start(document: Json, more = "", api = "127.0.0.1:0"): Promise<DnsNode> {
-    const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick`;
-    if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-dns`);
+    const binary = program("bailiwick");
     const folder = mkdtempSync(join(tmpdir(), "bailiwick-node-"));
     onStop(() => rmSync(folder, { recursive: true, force: true }));
     const write = (name: string, text: string) => writeFileSync(join(folder, name), text, { mode: 0o600 });

@@ -2,12 +2,13 @@
 // that nothing is sent without a signing key if receipts are required.
 import { execFileSync, spawnSync } from "node:child_process";
 import { generateKeyPairSync } from "node:crypto";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { calculateJwkThumbprint, createLocalJWKSet, decodeProtectedHeader, jwtVerify } from "jose";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { Edge, type Json, StandIn, keyDigest, onStop, read, region, root, rules, stopAll, until } from "./harness.js";
+import { Edge, type Json, StandIn, keyDigest, onStop, read, region, rules, stopAll, until } from "./harness.js";
+import { program } from "./program.js";
 
 const pair = generateKeyPairSync("ed25519");
 const pem = pair.privateKey.export({ type: "pkcs8", format: "pem" }) as string;
@@ -189,8 +190,7 @@ test.each<[string, Record<string, string>]>([
 });
 
 test("bailiwick receipt verify accepts a receipt, and no changed receipt", async () => {
-  const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick`;
-  if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-dns`);
+  const binary = program("bailiwick");
   const folder = mkdtempSync(join(tmpdir(), "bailiwick-receipt-"));
   onStop(() => rmSync(folder, { recursive: true, force: true }));
   const jwks = join(folder, "jwks.json");

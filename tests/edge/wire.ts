@@ -1,12 +1,11 @@
 // A native gateway whose clients send bytes of the test's choice: over a bare socket, with what came back read as
 // HTTP/1.1. Its endpoint is in the test's process and remembers what it was asked, so that a smuggled request shows.
-import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { type IncomingHttpHeaders, type ServerResponse, createServer } from "node:http";
-import { type AddressInfo, type Socket, connect } from "node:net";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
+import type { IncomingHttpHeaders, ServerResponse } from "node:http";
+import { type Socket, connect } from "node:net";
 import { join } from "node:path";
-import { type Json, onStop, region, rules } from "./harness.js";
+import { folder } from "./gateway.js";
+import { type Json, onStop, region, rules, serve } from "./harness.js";
 import { Native } from "./native.js";
 
 /** A request that reached the endpoint. */
@@ -46,9 +45,6 @@ export function post(body = chat(), more = "", host = "Host: chat.example\r\n"):
   return `POST /v1/chat/completions HTTP/1.1\r\n${host}${length}${more}\r\n${body}`;
 }
 
-/** A request that the gateway answers by itself. */
-export const PROBE = "GET /.well-known/bailiwick/healthz HTTP/1.1\r\nHost: chat.example\r\n\r\n";
-
 export interface Options {
   /** `[limits]` and whatever else of edge.toml. */
   toml?: string;
@@ -78,7 +74,7 @@ export class Wire {
     files = {},
   }: Options = {}): Promise<Wire> {
     const seen: Seen[] = [];
-    const endpoint = createServer(async (request, response) => {
+    const url = await serve(async (request, response) => {
       let body = "";
       request.on("error", () => {});
       try {
@@ -92,20 +88,10 @@ export class Wire {
       if (answer) return answer(asked, response);
       response.writeHead(200, { "content-type": "application/json" }).end(COMPLETION);
     });
-    endpoint.listen(0, "127.0.0.1");
-    await once(endpoint, "listening");
-    onStop(() => {
-      endpoint.closeAllConnections();
-      endpoint.close();
-    });
-    const folder = mkdtempSync(join(tmpdir(), "bailiwick-wire-"));
-    onStop(() => rmSync(folder, { recursive: true, force: true }));
-    for (const [name, text] of Object.entries({ ...files, "edge.toml": toml }))
-      writeFileSync(join(folder, name), text, { mode: 0o600 });
-    const options = ["--threads", "1", "--config", join(folder, "edge.toml")];
+    const at = folder({ ...files, "edge.toml": toml });
+    const options = ["--threads", "1", "--config", join(at, "edge.toml")];
     const native = await Native.start({}, options, { isQuiet: true });
     onStop(() => native.dispose());
-    const url = `http://127.0.0.1:${(endpoint.address() as AddressInfo).port}`;
     const anywhere = { residency: [{ clients, process_in: ["eu"] }], limits };
     const document = rules(1, region("DE", "eu-frankfurt", [url]), anywhere);
     await (await native.getKVNamespace()).put("rules", JSON.stringify(document));
