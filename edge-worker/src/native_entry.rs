@@ -35,6 +35,7 @@ use bailiwick_host::sockets::bind::{BindError, Ipv6Only, listen};
 use bailiwick_host::sockets::inherited::{HandedSocket, Inherited, Role};
 use bailiwick_host::system::file_reload::Renewal;
 use bailiwick_host::system::files::read_file;
+use bailiwick_host::system::open_files;
 use bailiwick_host::system::tasks::Tasks;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -103,6 +104,7 @@ pub fn serve(config: &Config, takes_over: bool) -> Result<(), Vec<String>> {
         console::error(&json!({ "event": "panic", "at": place }).to_string());
     }));
     log::begin();
+    open_files::raise_limit();
     let reloaded = Reloaded::read(config).map_err(|faults| strings(&faults))?;
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(of_system)?;
     let upgrade = Upgrade::prepare(BY_HAND);

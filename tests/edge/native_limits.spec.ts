@@ -1,11 +1,12 @@
 // The native gateway's limits: which connections and requests wait, and which are refused or closed.
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { Agent } from "node:http";
 import { connect as connectHttp2 } from "node:http2";
 import type { Socket } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { HEALTHZ, STREAM, ask, askStream, dial, heard } from "./asking.js";
-import { METRICS, TOP } from "./gateway.js";
+import { Gateway, METRICS, TOP } from "./gateway.js";
 import { onStop, stopAll, until } from "./harness.js";
 import { END, Endpoint } from "./held.js";
 import { isNative } from "./native.js";
@@ -43,6 +44,14 @@ describe.skipIf(!isNative)("the native gateway's limits", () => {
       () => gateway.samples(),
       (samples) => samples["bailiwick_edge_connections"] === 0,
     );
+  });
+
+  test("it may open as many files as the system allows, whatever it is started with", async () => {
+    const by = ["sh", "-c", 'ulimit -S -n 64; exec "$@"', "sh"];
+    const gateway = await Gateway.start({ by, config: TOP, files: { "rules.json": endpoint.local() } });
+    const limits = readFileSync(`/proc/${gateway.child.pid}/limits`, "utf8");
+    const [, soft, hard] = /^Max open files +(\d+) +(\d+)/m.exec(limits)!;
+    expect(soft).toBe(hard);
   });
 
   test("requests past limits.streams of a connection wait", async () => {

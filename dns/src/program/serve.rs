@@ -20,6 +20,7 @@ use bailiwick_host::process::signals::{SignalAction, Signals};
 use bailiwick_host::process::takeover::{self, OldProcess, Program, ReceivedState};
 use bailiwick_host::process::upgrade::Upgrade;
 use bailiwick_host::system::clock::Clock;
+use bailiwick_host::system::open_files;
 use tracing::{info, warn};
 
 use crate::net::cookie_files;
@@ -157,7 +158,7 @@ struct PreparedServer {
 
 /// Binds every address and loads every file, so that all errors are reported together.
 async fn begin(config: &Config, is_takeover: bool, clock: &Clock) -> Result<PreparedServer, Vec<String>> {
-    raise_limit_of_files();
+    open_files::raise_limit();
     let mut errors = Vec::new();
     let mut inherited = takeover::of_systemd();
     let (mut lock, mut old) = (None, None);
@@ -220,16 +221,6 @@ fn sources(config: &Config, lock: Option<Arc<File>>) -> Sources {
         state_dir: config.state_dir.clone(),
         lock,
         shrink: config.shrink,
-    }
-}
-
-/// Raises the limit of open files as far as the system allows, because every connection is an open file.
-fn raise_limit_of_files() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised =
-        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
-    if let Err(error) = raised {
-        warn!(%error, "the limit of open files can't be raised");
     }
 }
 

@@ -4,6 +4,7 @@ pub mod batch;
 pub mod clock;
 pub mod file_reload;
 pub mod files;
+pub mod open_files;
 pub mod random;
 pub mod state_dir;
 pub mod tasks;
