@@ -372,11 +372,15 @@ mod tests {
         forget(directory.path());
         assert!(take(Program::Edge, directory.path()).unwrap().is_none());
         let begun = std::time::Instant::now();
-        while std::net::TcpStream::connect(address).is_ok() {
-            assert!(begun.elapsed() < PATIENCE, "it still listens");
-            std::thread::yield_now();
-        }
-        assert!(lock(directory.path()).is_some(), "the lock is free");
+        let await_end = |what: &str, goes_on: &dyn Fn() -> bool| {
+            while goes_on() {
+                assert!(begun.elapsed() < PATIENCE, "{what}");
+                std::thread::yield_now();
+            }
+        };
+        await_end("it still listens", &|| std::net::TcpStream::connect(address).is_ok());
+        // It is let go after the sockets.
+        await_end("the lock isn't free", &|| lock(directory.path()).is_none());
     }
 
     #[test]
